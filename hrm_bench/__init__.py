@@ -1,0 +1,26 @@
+"""hrm_bench: hierarchical, recurrent and memory-augmented character models, compared so that it can be trusted.
+
+In a notebook: ``cfg = hrm_bench.compose("model=hrm", "seed=3")``, then ``model = hrm_bench.build(cfg)``.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hrm_bench.config import compose
+    from hrm_bench.run import build
+
+__all__ = ["build", "compose"]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use, so that ``import hrm_bench`` alone does not load PyTorch."""
+    if name == "compose":
+        from hrm_bench.config import compose
+
+        return compose
+    if name == "build":
+        from hrm_bench.run import build
+
+        return build
+    raise AttributeError(f"module 'hrm_bench' has no attribute '{name}'")

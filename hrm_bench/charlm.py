@@ -1,0 +1,182 @@
+"""CharLM: what every architecture of the bench is, and the order in which windows, segments and memory happen.
+
+Shapes: B lanes, T characters, D width, V vocabulary, W windows of a sample.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+
+import lightning
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torchmetrics import MeanMetric
+
+from hrm_bench.layers.compressive_memory import Memory, WriteRule
+
+if TYPE_CHECKING:
+    from hrm_bench.objectives import Objective
+
+State = tuple[Tensor, ...]  # each (B, T, D): what goes from segment to segment of one window
+Memories = tuple[Memory, ...]  # one for each memory of the model: what goes from window to window of one lane
+Batch = tuple[Tensor, Tensor]  # (B, W·window) characters and their next characters
+
+LEARNED_STD = 0.02  # embeddings and learned states
+
+
+@dataclass(frozen=True)
+class MemoryPolicy:
+    """When a lane's memory is emptied, read and written. Every model is given one; those without memory ignore it."""
+
+    mode: Literal["none", "reset", "carry"] = "reset"
+    write: Literal["after_window", "every_segment"] = "after_window"
+    rule: WriteRule = "linear"
+    evaluation: Literal["same", "reset"] = "same"
+
+    @property
+    def evaluation_mode(self) -> str:
+        """The mode that texts are scored under."""
+        return self.mode if self.evaluation == "same" or self.mode == "none" else self.evaluation
+
+
+class Refinement(NamedTuple):
+    """What a window has become after one more segment."""
+
+    logits: Tensor  # (B, T, V)
+    state: State  # with the gradient of this segment; the next segment gets it detached
+    memory: Memories  # what the next window will read, if this segment is the last
+
+
+class CharLM(lightning.LightningModule):
+    """A character language model that refines each window over segments, with a memory from window to window.
+
+    A subclass gives ``initial_state``, ``segment`` and, if it has a memory, ``uses_memory`` and ``initial_memory``; its
+    output head is called ``head``. It is an ordinary module: ``logits, memory = model(tokens)`` needs no Trainer.
+    """
+
+    uses_memory: ClassVar[bool] = False
+
+    head: nn.Linear
+
+    def __init__(
+        self, *, window: int, num_segments: int, memory: MemoryPolicy, objective: "Objective", seed: int
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.window = window
+        self.num_segments = num_segments
+        self.memory_policy = memory
+        self.objective = objective
+        self.seed = seed
+        self.nll = MeanMetric().set_dtype(torch.float64)
+        self.train_nll = MeanMetric().set_dtype(torch.float64)
+        self._carried: Memories = ()
+
+    # What an architecture provides
+
+    def initial_state(self, num_lanes: int, length: int) -> State:
+        """The state that the first segment of a window of ``length`` ≤ window characters starts from."""
+        raise NotImplementedError
+
+    def initial_memory(self, num_lanes: int) -> Memories:
+        """Empty memories, one for each that the model has."""
+        return ()
+
+    def segment(self, tokens: Tensor, state: State, memory: Memories) -> tuple[Tensor, State, Memories]:
+        """One refinement pass over one window of (B, T) tokens: logits (B, T, V), new state, what to add to memory."""
+        raise NotImplementedError
+
+    def initialise(self, *, width: int) -> None:
+        """Draw every parameter anew, each from a stream of its own that (seed, name) decides.
+
+        So models of one seed agree wherever they have a parameter of the same name and shape. Linear weights have
+        std 1/√width, embeddings and learned states 0.02, all from a normal that is truncated at ±2 (not ±2 std: far out
+        in its tails); all else (norms at 1, gates at 0) keeps the value it was built with.
+        """
+        for prefix, module in self.named_modules():
+            std = {nn.Linear: width**-0.5, nn.Embedding: LEARNED_STD, nn.ParameterList: LEARNED_STD}.get(type(module))
+            if std is None:
+                continue
+            for name, parameter in module.named_parameters(prefix, recurse=False):
+                digest = hashlib.sha256(f"{self.seed}/{name}".encode()).digest()
+                stream = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+                nn.init.trunc_normal_(parameter, std=std, a=-2.0, b=2.0, generator=stream)
+
+    # The order of things
+
+    def refine(self, tokens: Tensor, memory: Memories) -> Iterator[Refinement]:
+        """Run the segments of one window, (B, T) with T ≤ window, and give what each of them made of it.
+
+        Every segment reads the memory as it stood before the window; it is written once, after the last. Only
+        ``write=every_segment`` lets a segment read what an earlier one wrote of the same window, its future included.
+        """
+        state = self.initial_state(*tokens.shape)
+        for index in range(self.num_segments):
+            logits, state, update = self.segment(tokens, state, memory)
+            written = self.memory_policy.write == "every_segment" or index + 1 == self.num_segments
+            if written and self.memory_policy.mode != "none":
+                memory = tuple((old + new).detach() for old, new in zip(memory, update, strict=True))
+            yield Refinement(logits, state, memory)
+            state = tuple(level.detach() for level in state)
+
+    def forward(self, tokens: Tensor, memory: Memories | None = None) -> tuple[Tensor, Memories]:
+        """Logits (B, T, V) of (B, T) tokens, any T ≥ 1, and the memory after them.
+
+        The tokens are taken in windows from the left (the last may be shorter); each window's logits are those of its
+        last segment. ``memory`` is what an earlier call gave back, for the same lanes; by default it starts empty.
+        """
+        memory = self.initial_memory(tokens.shape[0]) if memory is None else memory
+        logits = []
+        for window in tokens.split(self.window, dim=1):
+            *_, last = self.refine(window, memory)
+            logits.append(last.logits)
+            memory = last.memory
+        return torch.cat(logits, dim=1), memory
+
+    # Training and evaluation under a Trainer
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        return self.objective.optimizers(self)
+
+    def on_train_epoch_start(self) -> None:
+        self._carried = ()
+        self.train_nll.reset()
+
+    def training_step(self, batch: Batch, batch_index: int) -> None:
+        tokens, targets = batch
+        memory = self._incoming(tokens.shape[0], self.memory_policy.mode)
+        for window, target in zip(tokens.split(self.window, dim=1), targets.split(self.window, dim=1), strict=True):
+            loss, memory = self.objective.train_window(self, window, target, memory)
+            self.train_nll.update(loss, weight=target.numel())
+        self._carried = memory
+
+    def on_validation_epoch_start(self) -> None:
+        self._carried = ()
+        self.nll.reset()
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        """Score samples in the text's order; ``carry`` reads them as the one stream that they are."""
+        tokens, targets = batch
+        mode = self.memory_policy.evaluation_mode
+        if mode == "carry" and self.uses_memory:
+            tokens, targets = tokens.reshape(1, -1), targets.reshape(1, -1)
+        logits, self._carried = self(tokens, self._incoming(tokens.shape[0], mode))
+        self.nll.update(functional.cross_entropy(logits.flatten(0, 1), targets.flatten()), weight=targets.numel())
+
+    test_step = validation_step
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("validation/nll", self.nll.compute())
+
+    def on_test_epoch_end(self) -> None:
+        self.log("test/nll", self.nll.compute())
+
+    def _incoming(self, num_lanes: int, mode: str) -> Memories:
+        """What the lanes of a batch read first: nothing, or, in mode ``carry``, what the batch before left in them."""
+        if mode == "carry" and self._carried and self._carried[0].matrix.shape[0] >= num_lanes:
+            return tuple(memory.lanes(num_lanes) for memory in self._carried)
+        return self.initial_memory(num_lanes)

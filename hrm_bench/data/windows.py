@@ -1,0 +1,138 @@
+"""Windows, samples and lanes: how a text becomes batches.
+
+A window is ``window`` consecutive characters and their next characters; a text of n characters has (n − 1) // window of
+them. A sample is ``windows_per_sample`` consecutive windows; training leaves a last, shorter sample out, scoring does
+not. Shapes: B lanes, T characters.
+"""
+
+from collections.abc import Iterator
+
+import lightning
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from hrm_bench.charlm import Batch
+from hrm_bench.data.corpora import Corpus
+from hrm_bench.data.vocabulary import encode
+from hrm_bench.errors import UsageError
+
+
+class Samples(Dataset[Batch]):
+    """The samples of one split; indexed by a list, it gives their batch of (B, T) characters and next characters."""
+
+    def __init__(self, name: str, text: str, *, window: int, windows_per_sample: int) -> None:
+        self.indices, self.unknown_characters = encode(text)
+        self.window = window
+        self.num_windows = (len(text) - 1) // window
+        if self.num_windows < 1:
+            raise UsageError(
+                f"data.{name}_chars: the {name} text has {len(text):,} characters, too few for one window of "
+                f"data.window={window} and a next character; give a longer text or data.window={max(1, len(text) - 1)}"
+            )
+        self.length = windows_per_sample * window  # characters of a whole sample
+        self.num_whole = self.num_windows // windows_per_sample
+        self.num_characters = self.num_windows * window  # that are predicted
+        self.num_words = len(text[1 : self.num_characters + 1].split())
+
+    def __len__(self) -> int:
+        return -(-self.num_characters // self.length)
+
+    def __getitem__(self, wanted: list[int]) -> Batch:
+        starts = torch.tensor(wanted) * self.length
+        length = min(self.length, self.num_characters - int(starts[-1]))
+        positions = starts[:, None] + torch.arange(length)
+        return self.indices[positions], self.indices[positions + 1]
+
+
+class TrainingBatches(Sampler[list[int]]):
+    """Which whole samples are in batch k of an epoch: a function of (seed, epoch, k) alone.
+
+    ``shuffled``: a fresh permutation an epoch. ``contiguous``: each lane is a stream, the text's samples dealt out in
+    as many runs as there are lanes, as equal as can be; the longer runs come first, so lanes only drop off at the end.
+    """
+
+    def __init__(self, num_samples: int, *, batch_size: int, order: str, seed: int) -> None:
+        self.num_samples = num_samples
+        self.batch_size = batch_size
+        self.order = order
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self.num_samples // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        if self.order == "shuffled":
+            stream = torch.Generator().manual_seed((self.seed << 20) + self.epoch)
+            for batch in torch.randperm(self.num_samples, generator=stream).split(self.batch_size):
+                yield batch.tolist()
+        else:
+            lanes = torch.arange(self.num_samples).tensor_split(min(self.batch_size, self.num_samples))
+            for step in range(len(lanes[0])):
+                yield [int(lane[step]) for lane in lanes if step < len(lane)]
+
+
+class EvaluationBatches(Sampler[list[int]]):
+    """Samples in the text's order; a last, shorter sample is a batch of its own."""
+
+    def __init__(self, samples: Samples, *, batch_size: int) -> None:
+        self.samples = samples
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-self.samples.num_whole // self.batch_size) + (len(self.samples) > self.samples.num_whole)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in torch.arange(self.samples.num_whole).split(self.batch_size):
+            if len(batch):
+                yield batch.tolist()
+        if len(self.samples) > self.samples.num_whole:
+            yield [self.samples.num_whole]
+
+
+class Windows(lightning.LightningDataModule):
+    """The three splits of a corpus as loaders of batches."""
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        *,
+        window: int,
+        windows_per_sample: int,
+        order: str,
+        batch_size: int,
+        evaluation_batch_size: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.train, self.validation, self.test = (
+            Samples(name, text, window=window, windows_per_sample=windows_per_sample)
+            for name, text in zip(Corpus._fields, corpus, strict=True)
+        )
+        if not self.train.num_whole:
+            raise UsageError(
+                f"data.windows_per_sample={windows_per_sample}: the training text has only "
+                f"{self.train.num_windows} windows; try data.windows_per_sample={self.train.num_windows}"
+            )
+        self.batches = TrainingBatches(self.train.num_whole, batch_size=batch_size, order=order, seed=seed)
+        self.evaluation_batch_size = evaluation_batch_size
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        return _loader(self.train, self.batches)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return self._evaluation(self.validation)
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        return self._evaluation(self.test)
+
+    def _evaluation(self, samples: Samples) -> DataLoader[Batch]:
+        return _loader(samples, EvaluationBatches(samples, batch_size=self.evaluation_batch_size))
+
+
+def _loader(samples: Samples, batches: Sampler[list[int]]) -> DataLoader[Batch]:
+    """A loader whose sampler gives whole batches, which ``Samples`` gathers at once."""
+    return DataLoader(samples, sampler=batches, batch_size=None)

@@ -1,0 +1,82 @@
+"""The result record of a cell: one JSON file, written whole or not at all, complete without its neighbours."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+from hrm_bench.metrics import Score
+
+SCHEMA_VERSION = 1
+RECORD_FILE = "record.json"
+
+
+class Epoch(TypedDict):
+    """One row of a cell's history."""
+
+    epoch: int  # from 1
+    train_nll: float  # mean over the epoch, last segment of each window, nats a character
+    validation_nll: float
+    validation_perplexity: float
+    seconds: float  # of training, since the cell's first epoch began
+
+
+class Record(TypedDict, total=False):
+    """What a cell leaves behind; a failed or interrupted one has the fields up to ``reason``."""
+
+    schema_version: int
+    identity: str
+    status: Literal["finished", "failed", "interrupted"]
+    config: dict[str, Any]
+    model: str
+    memory: str  # none | reset | carry
+    seed: int
+    parameters: int
+    versions: dict[str, str]
+    reason: str  # why it is not finished
+    log: str
+    history: list[Epoch]
+    best_epoch: int  # chosen on validation
+    validation: Score
+    test: Score
+    causal: bool  # measured by perturbation on the best checkpoint
+    unknown_characters: dict[str, int]  # of each split, read as the vocabulary's first symbol
+    floors: dict[str, dict[str, float]]  # perplexity of counting models on each scored split
+    seconds: float  # the whole cell
+    train_seconds: float
+    characters_per_second: float  # of training text, each character once an epoch
+    peak_memory: int  # bytes: of the process on a CPU, of the allocator on a GPU
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write so that a reader finds the old file or the new one, never a part of it."""
+    text = json.dumps(value, indent=1)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    with part.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def read(folder: Path) -> Record | None:
+    """The record in a cell's folder, if it has one."""
+    try:
+        record: Record = json.loads((folder / RECORD_FILE).read_text())
+    except FileNotFoundError:
+        return None
+    return record
+
+
+def is_finished(record: Record | None) -> bool:
+    """Whether a cell need not run again."""
+    return record is not None and record["status"] == "finished" and record["schema_version"] == SCHEMA_VERSION
+
+
+def read_all(sweep: Path) -> Iterator[Record]:
+    """Every record in a sweep's folder, in the order of its cells' names."""
+    for folder in sorted(path.parent for path in sweep.glob(f"*/{RECORD_FILE}")):
+        record = read(folder)
+        if record is not None:
+            yield record

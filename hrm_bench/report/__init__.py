@@ -1,0 +1,1 @@
+"""What the records say, as tables. Nothing here trains, and nothing is read but records and the published figures."""

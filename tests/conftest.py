@@ -1,0 +1,56 @@
+"""What the tests share: small configs, and models trained for a few steps."""
+
+import os
+from pathlib import Path
+
+import lightning
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+import hrm_bench
+from hrm_bench.config import conf_folder
+
+os.environ["WANDB_MODE"] = "offline"
+torch.set_num_threads(1)  # as a cell has it
+
+ROOT = Path(__file__).resolve().parent.parent
+MODELS = sorted(path.stem for path in (conf_folder() / "model").glob("*.yaml"))
+SMALL = ["data=sample", "data.window=8", "model.width=16", "model.num_heads=2", "model.hidden_width=24"]
+
+
+def small(*overrides):
+    """A small model of the same architecture, on windows of 8 characters."""
+    return hrm_bench.build(hrm_bench.compose(*SMALL, *overrides))
+
+
+def random_batch(num_lanes, length, seed=0):
+    text = torch.randint(97, (num_lanes, length + 1), generator=torch.Generator().manual_seed(seed))
+    return text[:, :-1], text[:, 1:]
+
+
+def trainer(**settings):
+    return lightning.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **settings,
+    )
+
+
+def train(model, batches, epochs=1):
+    """Fit a model to a list of batches."""
+    trainer(max_epochs=epochs, limit_val_batches=0).fit(model, train_dataloaders=DataLoader(batches, batch_size=None))
+    return model
+
+
+@pytest.fixture
+def wikitext(monkeypatch):
+    """The folder of real WikiText-2."""
+    folder = os.environ.get("HRM_BENCH_WIKITEXT")
+    if not folder:
+        pytest.skip("set HRM_BENCH_WIKITEXT to a local copy of WikiText-2 to run the tests on real text")
+    monkeypatch.setenv("HRM_BENCH_WIKITEXT", str(Path(folder).absolute()))
+    return Path(folder).absolute()

@@ -1,0 +1,108 @@
+"""The layers against their naive references: outputs and gradients."""
+
+import naive
+import pytest
+import torch
+
+from hrm_bench.layers.attention import SelfAttention
+from hrm_bench.layers.block import stack
+from hrm_bench.layers.compressive_memory import empty_memory, retrieve, write
+from hrm_bench.models.infini_hrm import InfiniAttention
+
+WIDTH, HEADS, LENGTH = 8, 2, 5
+
+
+def gradients_of(output, parameters):
+    """Gradients of an arbitrary weighting of the output."""
+    weights = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).reshape(output.shape)
+    return torch.autograd.grad((output * weights).sum(), list(parameters))
+
+
+@pytest.fixture(autouse=True)
+def doubles():
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_attention_with_rotary_positions_matches_the_naive_loop(causal):
+    layer = SelfAttention(width=WIDTH, num_heads=HEADS, window=LENGTH, causal=causal).double()
+    hidden = torch.randn(3, LENGTH, WIDTH)
+    ours = layer(hidden)
+    theirs = torch.stack(
+        [naive.self_attention(lane, layer.qkv.weight, layer.output.weight, HEADS, causal) for lane in hidden]
+    )
+    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
+    parameters = list(layer.parameters())
+    for mine, reference in zip(gradients_of(ours, parameters), gradients_of(theirs, parameters), strict=True):
+        torch.testing.assert_close(mine, reference, atol=1e-6, rtol=0)
+
+
+def test_a_stack_of_two_blocks_matches_the_naive_loop():
+    blocks = stack(num_layers=2, width=WIDTH, num_heads=HEADS, hidden_width=12, window=LENGTH, causal=True)
+    for parameter in blocks.parameters():
+        torch.nn.init.normal_(parameter)
+    hidden = torch.randn(2, LENGTH, WIDTH)
+    parameters = {f"stack.{name}": parameter for name, parameter in blocks.named_parameters()}
+    theirs = torch.stack(
+        [naive.block(naive.block(lane, parameters, "stack.0", HEADS), parameters, "stack.1", HEADS) for lane in hidden]
+    )
+    ours = blocks(hidden)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+    for mine, reference in zip(
+        gradients_of(ours, blocks.parameters()), gradients_of(theirs, blocks.parameters()), strict=True
+    ):
+        torch.testing.assert_close(mine, reference, atol=1e-4, rtol=1e-4)
+
+
+def test_attention_sees_order_through_its_positions():
+    layer = SelfAttention(width=WIDTH, num_heads=HEADS, window=LENGTH, causal=False)
+    hidden = torch.randn(1, LENGTH, WIDTH)
+    flipped = layer(hidden.flip(1)).flip(1)
+    assert (layer(hidden) - flipped).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("rule", ["linear", "delta"])
+def test_infini_attention_matches_the_naive_loop_over_several_windows(rule):
+    layer = InfiniAttention(width=WIDTH, num_heads=HEADS, causal=True, rule=rule)
+    torch.nn.init.normal_(layer.gate)
+    windows = torch.randn(4, 2, LENGTH, WIDTH)  # four windows of two lanes
+    memory = empty_memory(2, HEADS, WIDTH // HEADS, like=layer.gate)
+    lists = [[naive.AssociativeMemory() for _ in range(HEADS)] for _ in range(2)]
+    for window in windows:
+        ours, update = layer(window, memory)
+        theirs = torch.stack(
+            [
+                naive.infini_attention(lane, memories, layer.qkv.weight, layer.output.weight, layer.gate, rule)
+                for lane, memories in zip(window, lists, strict=True)
+            ]
+        )
+        torch.testing.assert_close(ours, theirs, atol=1e-9, rtol=0)
+        for mine, reference in zip(
+            gradients_of(ours, layer.parameters()), gradients_of(theirs, layer.parameters()), strict=True
+        ):
+            torch.testing.assert_close(mine, reference, atol=1e-9, rtol=0)
+        memory = memory + update
+
+
+def test_an_empty_memory_answers_nothing():
+    memory = empty_memory(2, HEADS, 4, like=torch.zeros(()))
+    assert torch.equal(retrieve(memory, torch.randn(2, HEADS, 3, 4)), torch.zeros(2, HEADS, 3, 4))
+
+
+def test_the_delta_rule_does_not_write_again_what_the_memory_already_answers():
+    keys, values = torch.randn(1, 1, 1, 4), torch.randn(1, 1, 1, 4)
+    memory = empty_memory(1, 1, 4, like=torch.zeros(()))
+    once = memory + write(memory, keys, values, "delta")
+    torch.testing.assert_close(retrieve(once, keys), values, atol=1e-5, rtol=0)
+    assert write(once, keys, values, "delta").matrix.abs().max() < 1e-5
+    assert write(once, keys, values, "linear").matrix.abs().max() > 1e-2
+
+
+def test_what_is_written_carries_no_gradient():
+    keys = torch.randn(1, 1, 3, 4, requires_grad=True)
+    update = write(empty_memory(1, 1, 4, like=keys), keys, keys, "linear")
+    assert not update.matrix.requires_grad
+    assert not update.normalizer.requires_grad

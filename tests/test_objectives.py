@@ -1,0 +1,88 @@
+"""The objectives: their losses, and which parameters each of their steps touches, bit for bit."""
+
+import naive
+import pytest
+import torch
+from conftest import random_batch, small, train
+
+from hrm_bench.objectives import dispersion_loss
+
+
+def snapshot(model):
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def changed(model, before):
+    return {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+
+
+def test_oacd_and_its_gradient_match_the_naive_sum():
+    hidden = torch.randn(3, 5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    ours = dispersion_loss(hidden, anchor_weight=0.1)
+    theirs = naive.dispersion_loss(list(hidden.reshape(-1, 7)), anchor_weight=0.1)
+    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(*(torch.autograd.grad(loss, hidden)[0] for loss in (ours, theirs)))
+
+
+def test_deep_supervision_takes_an_optimizer_step_each_segment():
+    model = small("model=hrm", "model.num_segments=4")
+    train(model, [random_batch(4, 16)] * 3)  # two windows a sample
+    assert model.trainer.global_step == 3 * 2 * 4
+
+
+@pytest.mark.parametrize("update", ["sequential", "simultaneous"])
+def test_deep_supervision_leaves_what_its_loss_does_not_reach_bitwise_as_it_was(update):
+    model = small("model=hrm", f"model.update={update}")
+    before = snapshot(model)
+    train(model, [random_batch(4, 8)] * 3)
+    untouched = set(before) - changed(model, before)
+    expected = {"initial_states.0", "q_head.weight"}
+    if update == "simultaneous":
+        expected |= {name for name in before if name.startswith("levels.0.")}
+    assert untouched == expected
+
+
+@pytest.mark.parametrize("name", ["lct_1layer", "lct_2layer"])
+def test_phase_one_trains_the_body_and_never_the_head(name):
+    model = small(f"model={name}", "model.objective.head_learning_rate=0")
+    before = snapshot(model)
+    train(model, [random_batch(4, 8)] * 3)
+    assert changed(model, before) == set(before) - {"head.weight"}
+
+
+@pytest.mark.parametrize("name", ["lct_1layer", "lct_2layer"])
+def test_phase_two_trains_the_head_and_never_the_body(name):
+    model = small(f"model={name}", "model.objective.body_learning_rate=0")
+    before = snapshot(model)
+    train(model, [random_batch(4, 8)] * 3)
+    assert changed(model, before) == {"head.weight"}
+
+
+def test_oacd_takes_a_step_a_segment_on_the_body_and_one_a_window_on_the_head():
+    model = small("model=lct_2layer", "model.num_segments=4")
+    train(model, [random_batch(4, 8)] * 3)
+    assert model.trainer.global_step == 3 * (4 + 1)
+
+
+def test_oacd_never_sees_the_targets_in_its_body():
+    tokens, targets = random_batch(4, 8)
+    torch.manual_seed(0)  # for the same random states in both
+    one = train(small("model=lct_2layer"), [(tokens, targets)] * 3)
+    torch.manual_seed(0)
+    other = train(small("model=lct_2layer"), [(tokens, targets.flip(1))] * 3)
+    for name, value in snapshot(one).items():
+        assert torch.equal(value, snapshot(other)[name]) == (name != "head.weight")
+
+
+def test_gradients_are_clipped_before_each_step(monkeypatch):
+    norms = []
+    clip = torch.nn.utils.clip_grad_norm_
+
+    def watched(parameters, limit):
+        clip(parameters, limit)
+        norms.append(torch.stack([p.grad.norm() for p in parameters if p.grad is not None]).norm().item())
+
+    monkeypatch.setattr("hrm_bench.objectives.nn.utils.clip_grad_norm_", watched)
+    train(small("model=hrm", "recipe.gradient_clip=0.01"), [random_batch(4, 8)])
+    assert len(norms) == 2
+    assert all(norm == pytest.approx(0.01, rel=1e-3) for norm in norms)
