@@ -39,7 +39,7 @@ class Corpus(NamedTuple):
 
 def load(data: DictConfig) -> Corpus:
     """The corpus that a data config describes; read once a process."""
-    path = None if data.path is None else str(Path(data.path).expanduser().absolute())
+    path = None if not data.path else str(Path(data.path).expanduser().absolute())
     limits = (data.train_chars, data.validation_chars, data.test_chars)
     if data.source == "wikitext2":
         return _wikitext2(path, limits)

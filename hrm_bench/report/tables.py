@@ -19,6 +19,7 @@ from rich.table import Table
 
 from hrm_bench.records import Record
 
+PLATEAU = 0.95  # of the unigram counts' perplexity: a model above it sits where frequencies alone lead
 PUBLISHED_TEXT = {"source": "wikitext2", "train_chars": 20_000, "validation_chars": 5_000}
 
 
@@ -40,7 +41,9 @@ class Row:
     difference: float | None  # mean difference of validation perplexity to the baseline, over the seeds of both
     difference_sd: float | None
     difference_percent: float | None  # of the baseline's mean
-    off_plateau: int  # seeds with a validation perplexity under that of unigram counts
+    left_plateau: int  # seeds that learnt more than how often each character occurs
+    left_mean: float | None  # validation perplexity of those seeds alone
+    left_sd: float | None
     causal: bool
 
 
@@ -58,6 +61,7 @@ def _row(key: tuple[str, str, str], seeds: Mapping[int, Record], baseline: Mappi
     any_record = next(iter(seeds.values()))
     validation = [record["validation"]["perplexity"] for record in seeds.values()]
     test = [record["test"]["perplexity"] for record in seeds.values()]
+    left = [perplexity(record) for record in seeds.values() if _has_left_plateau(record)]
     pairs = [(perplexity(seeds[seed]), perplexity(baseline[seed])) for seed in seeds if seed in baseline]
     differences = [ours - theirs for ours, theirs in pairs]
     difference = statistics.fmean(differences) if differences else None
@@ -75,7 +79,9 @@ def _row(key: tuple[str, str, str], seeds: Mapping[int, Record], baseline: Mappi
         difference=difference,
         difference_sd=_sd(differences),
         difference_percent=None if difference is None or base is None else 100 * difference / base,
-        off_plateau=sum(perplexity(record) < record["floors"]["unigram"]["validation"] for record in seeds.values()),
+        left_plateau=len(left),
+        left_mean=statistics.fmean(left) if left else None,
+        left_sd=_sd(left),
         causal=all(record["causal"] for record in seeds.values()),
     )
 
@@ -83,6 +89,10 @@ def _row(key: tuple[str, str, str], seeds: Mapping[int, Record], baseline: Mappi
 def perplexity(record: Record) -> float:
     """What variants are compared by."""
     return record["validation"]["perplexity"]
+
+
+def _has_left_plateau(record: Record) -> bool:
+    return perplexity(record) < PLATEAU * record["floors"]["unigram"]["validation"]
 
 
 def _baseline(
@@ -171,7 +181,8 @@ def _cells(row: Row) -> dict[str, str]:
         "validation perplexity": _with_sd(row.validation_mean, row.validation_sd),
         "test perplexity": _with_sd(row.test_mean, row.test_sd),
         "best epoch": f"{row.best_epoch:.1f}",
-        "under unigram": f"{row.off_plateau} of {row.seeds}",
+        "left plateau": f"{row.left_plateau} of {row.seeds}",
+        "of those": _with_sd(row.left_mean, row.left_sd) if 0 < row.left_plateau < row.seeds else "",
         "published": _with_sd(row.published, None),
         "difference to baseline": _with_sd(row.difference, row.difference_sd, "+.2f") + percent,
     }
@@ -202,7 +213,8 @@ def caption(records: Sequence[Record]) -> str:
             f"of {source}; unigram counts reach {floor:.2f} and {test_floor:.2f}."
             for source, validation, test, floor, test_floor in texts
         )
-        + " Best epoch chosen on validation."
+        + " Best epoch chosen on validation. A seed has left the plateau when its validation perplexity is more than "
+        "5 % under that of unigram counts."
     )
 
 

@@ -1,0 +1,246 @@
+"""The commands as a user types them: what they print, leave and exit with."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT
+from test_run import QUICK, figures
+
+from hrm_bench import records
+
+QUICK_CELL = [*QUICK, "recipe.max_epochs=1"]
+
+
+def hrm_bench(*words, cwd, module="hrm_bench", **environment):
+    return subprocess.run(
+        [sys.executable, "-m", module, *words],
+        cwd=cwd,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+def cells(folder):
+    return {record["identity"]: figures(record) for record in records.read_all(folder)}
+
+
+def test_one_cell_shows_its_progress_its_table_and_its_folder(tmp_path):
+    done = hrm_bench(*QUICK, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"cell 1 of 1: hrm seed 42: best epoch \d, validation perplexity [\d.]+, test [\d.]+", done.stderr)
+    assert len(done.stderr.splitlines()) == 1  # no warning is left
+    folder = tmp_path / re.search(r"Cell: (\S+)", done.stdout)[1]
+    assert folder.parent == tmp_path / "multirun" / "custom"
+    record = records.read(folder)
+    assert f"{record['validation']['perplexity']:.2f}" in done.stdout
+    assert {path.name for path in folder.iterdir()} >= {
+        "record.json",
+        "config.yaml",
+        "history.csv",
+        "best.ckpt",
+        "wandb",
+    }
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """The sweep of the README, on small models."""
+    folder = tmp_path_factory.mktemp("sweep")
+    words = ["model=hrm,infini_hrm", "memory=reset,carry", "-m", *QUICK_CELL]
+    return folder, words, hrm_bench(*words, cwd=folder)
+
+
+def test_a_sweep_runs_every_combination_once_and_ends_with_a_table(swept):
+    folder, _, done = swept
+    assert done.returncode == 0, done.stderr
+    found = list(records.read_all(folder / "multirun" / "custom"))
+    assert [(r["model"], r["memory"]) for r in found] == [
+        ("hrm", "none"),
+        ("infini_hrm", "carry"),
+        ("infini_hrm", "reset"),
+    ]
+    assert "cell 3 of 3: infini_hrm carry seed 42: " in done.stderr
+    for name in ("results.md", "results.csv"):
+        assert f"multirun/custom/{name}" in done.stdout
+        assert (folder / "multirun" / "custom" / name).exists()
+
+
+def test_the_same_command_again_does_no_work_twice(swept):
+    folder, words, first = swept
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("multirun/custom/*/record.json")}
+    again = hrm_bench(*words, cwd=folder)
+    assert again.returncode == 0
+    assert "3 of 3 cells were already finished" in again.stderr
+    assert again.stdout == first.stdout
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_cells_side_by_side_give_the_records_of_cells_in_turn(swept):
+    folder, words, _ = swept
+    done = hrm_bench(*words, "launcher=joblib", "hydra.sweep.dir=elsewhere", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert cells(folder / "elsewhere") == cells(folder / "multirun" / "custom")
+
+
+def test_the_report_shows_a_sweep_again_from_its_records(swept, tmp_path):
+    folder, _, _first = swept
+    again = hrm_bench("multirun/custom", cwd=folder, module="hrm_bench.report")
+    assert again.returncode == 0
+    assert "infini_hrm" in again.stdout
+    missing = hrm_bench(str(tmp_path), cwd=tmp_path, module="hrm_bench.report")
+    assert (missing.returncode, missing.stderr.count("\n")) == (2, 1)
+
+
+def test_every_list_of_an_experiment_can_be_overridden(tmp_path):
+    words = ["seed=7,8", "recipe.max_epochs=2", "model.update=sequential", "hydra.sweep.dir=elsewhere"]
+    done = hrm_bench(
+        "-m", "experiment=hrm_vs_infini_as_published", *QUICK, *words, "model=hrm,infini_hrm", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    found = list(records.read_all(tmp_path / "elsewhere"))
+    assert len(found) == 2 * (1 + 2)
+    assert {record["seed"] for record in found} == {7, 8}
+    assert {record["config"]["model"]["update"] for record in found} == {"sequential"}
+    assert {record["config"]["memory"]["write"] for record in found} == {"every_segment"}
+    assert all(len(record["history"]) == 2 for record in found)
+    assert {(record["model"], record["causal"]) for record in found} == {("hrm", True), ("infini_hrm", False)}
+
+
+def test_a_failed_cell_is_named_and_the_others_go_on(tmp_path):
+    words = ["recipe.learning_rate=1e30,0.001", "recipe.gradient_clip=1e30", "logger=none", "-m"]
+    done = hrm_bench(*QUICK_CELL, *words, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert re.search(r"failed: hrm-seed42-\w+: ArithmeticError: .* has diverged \(log: \S+log\.txt\)", done.stderr)
+    assert sorted(r["status"] for r in records.read_all(tmp_path / "multirun" / "custom")) == ["failed", "finished"]
+    assert "validation perplexity" in done.stdout
+
+
+def test_an_interrupted_cell_says_how_to_go_on_and_runs_again(tmp_path):
+    words = [*QUICK, "recipe.max_epochs=400", "recipe.patience=400", "logger=none"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hrm_bench", *words], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("multirun/custom/*/progress.json")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert "interrupted; the same command goes on" in told
+    assert "Traceback" not in told
+    (record,) = records.read_all(tmp_path / "multirun" / "custom")
+    assert record["status"] == "interrupted"
+
+
+BAD = {
+    "an unknown key": (["recipe.max_epoch=3"], r"recipe\.max_epoch: no such key; .*did you mean recipe\.max_epochs\?"),
+    "an unknown group": (["optimiser=adam"], r"optimiser: no such key; the config has model, memory, "),
+    "an unknown choice": (["model=gru"], r"model=gru: no such choice; allowed are hrm, "),
+    "a value of another type": (["seed=x"], r"seed=x: must be a whole number"),
+    "heads that do not divide the width": (["model.num_heads=5"], r"model\.num_heads=5: must divide model\.width=64 "),
+    "a text too short": (["data.train_chars=64"], r"data\.train_chars: the train text has 64 characters, too few "),
+    "a memory mode that does not exist": (
+        ["memory.mode=forget"],
+        r"memory\.mode=forget: allowed are none, reset, carry",
+    ),
+    "a memory choice that does not exist": (
+        ["memory=forget"],
+        r"memory=forget: no such choice; allowed are carry, none",
+    ),
+    "a write rule that does not exist": (["memory.rule=hebb"], r"memory\.rule=hebb: allowed are linear, delta"),
+    "a write time that does not exist": (["memory.write=never"], r"memory\.write=never: allowed are after_window, "),
+    "a missing file": (["data=text_file", "data.path=nowhere.txt"], r"data\.path=\S+nowhere\.txt: cannot be read"),
+    "a file that is not UTF-8": (["data=text_file", "data.path=latin.txt"], r"data\.path=\S+: not UTF-8 at byte 2; "),
+    "a missing data set": (["data=wikitext2", "data.path=nowhere"], r"data\.path=\S+nowhere: no such folder; give "),
+    "an output that cannot be written": (
+        ["hydra.run.dir=latin.txt/out"],
+        r"latin\.txt/out: cannot be written .*FOLDER",
+    ),
+    "a list without -m": (
+        ["model=hrm,infini_hrm"],
+        r"model=hrm,infini_hrm: several values are a sweep, which takes -m",
+    ),
+}
+
+
+@pytest.mark.parametrize(("words", "told"), BAD.values(), ids=BAD.keys())
+def test_bad_input_is_one_clear_line_and_status_2(words, told, tmp_path):
+    (tmp_path / "latin.txt").write_bytes(b"na\xefve")
+    done = hrm_bench("data=sample", *words, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert re.match(f"hrm_bench: {told}", done.stderr), done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+def test_a_sweep_with_one_bad_cell_stops_before_the_first(tmp_path):
+    done = hrm_bench("data=sample", "model.num_heads=4,5", "-m", "hydra.sweep.dir=out", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("hrm_bench: model.num_heads=5: must divide")
+    assert list((tmp_path / "out").iterdir()) == []
+    unwritable = hrm_bench("data=sample", "-m", "hydra.sweep.dir=/dev/null/out", cwd=tmp_path)
+    assert unwritable.returncode == 2
+    assert "hydra.sweep.dir=FOLDER" in unwritable.stderr
+
+
+def test_without_the_hub_its_data_set_is_an_error_that_names_both_ways_on(tmp_path):
+    nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "HRM_BENCH_WIKITEXT": ""}
+    done = hrm_bench("data=wikitext2", "data.path=null", cwd=tmp_path, **nowhere)
+    assert done.returncode == 2
+    assert re.fullmatch(
+        r"hrm_bench: data=wikitext2: .* cannot be reached; .*data\.path=FOLDER.*HRM_BENCH_WIKITEXT.*data=sample\n",
+        done.stderr,
+    )
+
+
+def test_help_names_the_groups(tmp_path):
+    done = hrm_bench("--help", cwd=tmp_path)
+    assert done.returncode == 0
+    for choice in (
+        "model: hrm, hrm_memory, infini_hrm, lct_1layer, lct_2layer",
+        "memory: carry, none, reset",
+        "max_epochs: 30",
+    ):
+        assert choice in done.stdout
+
+
+def test_real_wikitext_is_found_by_its_variable(wikitext, tmp_path):
+    done = hrm_bench("recipe.max_epochs=1", "logger=none", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (record,) = records.read_all(tmp_path / "multirun" / "custom")
+    assert record["unknown_characters"]["train"] == 14
+    assert record["validation"]["characters"] == 4_992
+    assert 12 < record["validation"]["perplexity"] < record["floors"]["unigram"]["validation"] < 24
+
+
+def test_an_installed_wheel_works_outside_the_checkout(tmp_path):
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    wheel = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(ROOT)]
+    subprocess.run([*pip, *wheel], check=True, timeout=120)
+    (built,) = tmp_path.glob("*.whl")
+    site = tmp_path / "site"
+    subprocess.run([*pip, "install", "--no-deps", "--target", str(site), str(built)], check=True, timeout=120)
+    done = hrm_bench(*QUICK_CELL, "logger=none", cwd=tmp_path, PYTHONPATH=str(site))
+    assert done.returncode == 0, done.stderr
+    program = (
+        "import hrm_bench, json; print(json.dumps([hrm_bench.__file__, hrm_bench.compose('model=lct_1layer').seed]))"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(site)},
+        capture_output=True,
+        check=True,
+    )
+    assert json.loads(told.stdout) == [str(site / "hrm_bench" / "__init__.py"), 42]
+    assert (site / "hrm_bench" / "conf" / "config.yaml").exists()

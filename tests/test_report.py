@@ -1,0 +1,125 @@
+"""The table, from records alone."""
+
+import csv
+import io
+
+import pytest
+from rich.console import Console
+
+from hrm_bench.metrics import score
+from hrm_bench.report import tables
+
+
+def record(model, memory, seed, perplexity, *, causal=True, experiment="hrm_vs_infini", config=None):
+    """A finished record of the published size."""
+    import math
+
+    figures = score(math.log(perplexity), characters=4992, words=1000)
+    return {
+        "schema_version": 1,
+        "status": "finished",
+        "model": model,
+        "memory": memory,
+        "seed": seed,
+        "parameters": 152_064,
+        "best_epoch": seed,
+        "validation": figures,
+        "test": figures,
+        "causal": causal,
+        "floors": {"unigram": {"validation": 23.0, "test": 28.0}},
+        "config": {
+            "experiment": {"name": experiment, "baseline": "hrm"},
+            "data": {"source": "wikitext2", "train_chars": 20_000, "validation_chars": 5_000},
+            "model": {"name": model, "update": "sequential"},
+            "memory": {"mode": "reset" if memory == "none" else memory},
+            "seed": seed,
+        }
+        | (config or {}),
+    }
+
+
+SWEEP = [
+    record("hrm", "none", 1, 12.0),
+    record("hrm", "none", 2, 11.0),
+    record("infini_hrm", "carry", 1, 12.5, causal=False),
+    record("infini_hrm", "carry", 2, 22.5, causal=False),
+    record("infini_hrm", "carry", 3, 12.0, causal=False),
+]
+
+
+def test_a_row_is_a_variant_over_its_seeds():
+    hrm, infini = tables.rows(SWEEP)
+    assert (hrm.model, hrm.memory, hrm.seeds, hrm.causal) == ("hrm", "none", 2, True)
+    assert hrm.validation_mean == pytest.approx(11.5)
+    assert hrm.validation_sd == pytest.approx(0.5**0.5)
+    assert hrm.best_epoch == 1.5
+    assert hrm.difference is None
+    assert (infini.seeds, infini.left_plateau, infini.causal) == (3, 2, False)
+    assert infini.left_mean == pytest.approx(12.25)
+
+
+def test_differences_to_the_baseline_are_paired_by_seed():
+    _, infini = tables.rows(SWEEP)
+    assert infini.difference == pytest.approx(((12.5 - 12.0) + (22.5 - 11.0)) / 2)
+    assert infini.difference_percent == pytest.approx(100 * infini.difference / 11.5)
+
+
+def test_a_model_that_is_not_causal_is_never_a_baseline():
+    records = [record("hrm", "none", 1, 1.13, causal=False), record("infini_hrm", "carry", 1, 12.0)]
+    assert all(row.difference is None for row in tables.rows(records))
+
+
+def test_a_model_that_is_not_causal_is_marked_where_it_is_shown():
+    assert "carry, not causal" in tables.markdown(SWEEP)
+
+
+def test_published_figures_stand_beside_the_experiments_that_repeat_them_alone():
+    assert [row.published for row in tables.rows(SWEEP)] == [12.10, 12.03]
+    first = record("hrm", "none", 1, 11.0, experiment="hrm_vs_lct")
+    assert tables.rows([first])[0].published == 11.31
+    assert tables.rows([record("hrm", "none", 1, 11.0, experiment="custom")])[0].published is None
+    longer = {"source": "wikitext2", "train_chars": None, "validation_chars": 5_000}
+    assert tables.rows([record("hrm", "none", 1, 11.0, config={"data": longer})])[0].published is None
+
+
+def test_what_else_sets_variants_apart_is_named():
+    records = [
+        record(name, memory, seed, 12.0 + seed, config={"model": {"name": name, "update": update}})
+        for name, memory in (("hrm", "none"), ("infini_hrm", "carry"))
+        for update in ("sequential", "simultaneous")
+        for seed in (1, 2)
+    ]
+    found = tables.rows(records)
+    assert [row.settings for row in found] == ["model.update=sequential", "model.update=simultaneous"] * 2
+    assert [row.difference for row in found] == [None, None, 0.0, 0.0]
+
+
+def test_one_seed_has_no_standard_deviation():
+    (row,) = tables.rows(SWEEP[:1])
+    assert row.validation_sd is None
+    assert "±" not in tables.markdown(SWEEP[:1]).split("\n\n")[1]
+
+
+def test_csv_and_markdown_say_the_same(tmp_path):
+    markdown, table = tables.write(SWEEP, tmp_path)
+    lines = [line for line in markdown.read_text().splitlines() if line.startswith("| ")]
+    with table.open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(lines) - 2 == len(rows) == 2
+    for line, row in zip(lines[2:], rows, strict=True):
+        assert f"{float(row['validation_mean']):.2f}" in line
+        assert row["model"] in line
+
+
+def test_the_caption_says_which_characters_and_what_counting_reaches():
+    caption = tables.caption(SWEEP)
+    assert "Perplexity a character" in caption
+    assert "4,992 validation and 4,992 test characters of wikitext2" in caption
+    assert "unigram counts reach 23.00 and 28.00" in caption
+
+
+def test_a_narrow_terminal_loses_no_figure(monkeypatch):
+    out = io.StringIO()
+    monkeypatch.setattr(tables, "Console", lambda: Console(file=out, width=60, force_terminal=True, no_color=True))
+    tables.show(SWEEP)
+    assert "…" not in out.getvalue()

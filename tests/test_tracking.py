@@ -1,0 +1,83 @@
+"""The mirror in W&B: complete, grouped, finished as the cell was, and never in the way."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_run import quick
+
+from hrm_bench.run import cell_folder, run_cell
+
+
+def logged(folder):
+    """Every entry of the one W&B run in a cell's folder."""
+    (path,) = folder.glob("wandb/offline-run-*/*.wandb")
+    program = str(Path(sys.executable).with_name("wandb"))
+    out = subprocess.run([program, "leet", "inspect", "--json", path], capture_output=True, text=True, check=True)
+    return [json.loads(line) for line in out.stdout.splitlines()]
+
+
+def entries(kind, found):
+    return [entry[kind] for entry in found if entry["type"] == kind]
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    root = tmp_path_factory.mktemp("multirun")
+    cells = [quick("model=infini_hrm", f"memory={mode}", logger="wandb") for mode in ("reset", "carry")]
+    return [(cell_folder(cfg, root), run_cell(cfg, root)) for cfg in cells]
+
+
+def test_each_cell_is_a_run_of_its_own_in_the_experiments_group(sweep):
+    runs = [entries("run", logged(folder))[0] for folder, _ in sweep]
+    assert [run["display_name"] for run in runs] == [folder.name for folder, _ in sweep]
+    assert {run["run_group"] for run in runs} == {"custom"}
+    assert {run["project"] for run in runs} == {"hrm_bench"}
+    assert [sorted(run["tags"]) for run in runs] == [
+        ["data:sample", f"memory:{mode}", "model:infini_hrm"] for mode in ("reset", "carry")
+    ]
+    assert runs[0]["config"]["update"]["recipe"]["max_epochs"] == 3
+
+
+def test_the_history_and_the_summary_are_those_of_the_record(sweep):
+    folder, record = sweep[0]
+    found = logged(folder)
+    rows = list(entries("history", found))
+    assert len(rows) == len(record["history"])
+    text = json.dumps(found)
+    for row in record["history"]:
+        assert str(row["validation_perplexity"]) in text
+    assert str(record["test"]["perplexity"]) in text
+    assert record["identity"] in text
+    assert entries("exit", found)[-1].get("exit_code", 0) == 0
+
+
+def test_a_failed_cell_ends_its_run_as_failed(tmp_path):
+    cfg = quick("recipe.learning_rate=1e30", "recipe.gradient_clip=1e30", logger="wandb")
+    assert run_cell(cfg, tmp_path)["status"] == "failed"
+    found = logged(cell_folder(cfg, tmp_path))
+    assert entries("exit", found)[-1]["exit_code"] == 1
+    assert "training has diverged" in json.dumps(found)
+
+
+def test_without_a_login_online_is_kept_offline_and_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    cfg = quick(logger="wandb")
+    assert cfg.logger.mode == "online"
+    record = run_cell(cfg, tmp_path)
+    folder = cell_folder(cfg, tmp_path)
+    assert record["status"] == "finished"
+    assert "is kept offline" in (folder / "log.txt").read_text()
+    assert entries("exit", logged(folder))
+
+
+def test_disabled_means_that_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    cfg = quick(logger="wandb")
+    run_cell(cfg, tmp_path)
+    assert not (cell_folder(cfg, tmp_path) / "wandb").exists()
