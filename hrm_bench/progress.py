@@ -82,6 +82,9 @@ class Display:
     def _total(self) -> int:
         return len(self.watched) + self.num_skipped
 
+    def _place(self, cell: Watched) -> str:
+        return f"cell {self.num_skipped + self.watched.index(cell) + 1} of {self._total}: {cell.label}"
+
     def _count(self) -> str:
         return f"{self.num_done + self.num_skipped} of {self._total} cells"
 
@@ -98,7 +101,9 @@ class Display:
                 self.fractions.pop(cell, None)
                 if cell in self.running:
                     self.progress.remove_task(self.running.pop(cell))
-                self.console.print(self._ended_line(cell, record), highlight=False, soft_wrap=True)
+                self.console.print(
+                    self._ended_line(cell, record), highlight=False, soft_wrap=not self.console.is_terminal
+                )
             else:
                 state = self._fresh(cell.folder / PROGRESS_FILE)
                 if state is not None:
@@ -124,16 +129,15 @@ class Display:
         self.fractions[cell] = state["fraction"]
         perplexity = state["perplexity"]
         reached = f", validation perplexity {perplexity:.2f}" if perplexity is not None else ""
-        number = self.num_skipped + self.watched.index(cell) + 1
         self.progress.update(
             self.running[cell],
-            description=f"cell {number} of {self._total}: {cell.label}",
+            description=self._place(cell),
             completed=state["fraction"],
             note=f"epoch {state['epoch']} of at most {state['max_epochs']}{reached}",
         )
 
     def _ended_line(self, cell: Watched, record: dict[str, Any]) -> str:
-        place = f"cell {self.num_done + self.num_skipped} of {self._total}: {cell.label}: "
+        place = f"{self._place(cell)}: "
         if record["status"] != "finished":
             return f"{place}{record['status']}: {record['reason']}"
         validation, test = record["validation"]["perplexity"], record["test"]["perplexity"]

@@ -49,14 +49,16 @@ def build(cfg: DictConfig) -> CharLM:
         weight_decay=cfg.recipe.weight_decay,
         gradient_clip=cfg.recipe.gradient_clip,
     )
-    model: CharLM = locate(settings.pop("_target_"))(
-        **settings,
-        vocabulary_size=len(CHARACTERS),
-        window=cfg.data.window,
-        memory=MemoryPolicy(**cast(dict[str, Any], cfg.memory)),
-        objective=locate(objective.pop("_target_"))(**objective, optimizer=optimizer),
-        seed=cfg.seed,
-    )
+    with torch.random.fork_rng():
+        torch.manual_seed(cfg.seed)  # for what a model does not draw by itself, as CharLM.initialise does
+        model: CharLM = locate(settings.pop("_target_"))(
+            **settings,
+            vocabulary_size=len(CHARACTERS),
+            window=cfg.data.window,
+            memory=MemoryPolicy(**cast(dict[str, Any], cfg.memory)),
+            objective=locate(objective.pop("_target_"))(**objective, optimizer=optimizer),
+            seed=cfg.seed,
+        )
     return model
 
 

@@ -43,14 +43,14 @@ def watched(cell: Cell) -> Watched:
 
 def conclude(folders: list[Path], *, root: Path) -> None:
     """Show and write the table of these cells; exit with status 1 if one of them is not finished."""
-    from hrm_bench.report import tables
+    from hrm_bench.report import plots, tables
 
     found = [(folder, records.read(folder)) for folder in folders]
     finished = [record for _, record in found if record is not None and records.is_finished(record)]
     if finished:
         tables.show(finished)
-        for path in tables.write(finished, root):
-            print(f"Table: {os.path.relpath(path)}")
+        for path in (*tables.write(finished, root), plots.write(finished, root / "results.svg")):
+            print(f"Written: {os.path.relpath(path)}")
     if len(folders) == 1:
         print(f"Cell: {os.path.relpath(folders[0])}")
     broken = [(folder, record) for folder, record in found if not records.is_finished(record)]

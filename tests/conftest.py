@@ -1,5 +1,6 @@
 """What the tests share: small configs, and models trained for a few steps."""
 
+import functools
 import os
 from pathlib import Path
 
@@ -19,9 +20,26 @@ MODELS = sorted(path.stem for path in (conf_folder() / "model").glob("*.yaml"))
 SMALL = ["data=sample", "data.window=8", "model.width=16", "model.num_heads=2", "model.hidden_width=24"]
 
 
+@functools.cache
+def keys(name):
+    """What the config of a model can set."""
+    return set(hrm_bench.compose("data=sample", f"model={name}").model)
+
+
+def having(key):
+    """The models that have a setting."""
+    return [name for name in MODELS if key in keys(name)]
+
+
+def fitting(*words):
+    """The words less those that set what the model among them does not have."""
+    name = next((word.removeprefix("model=") for word in words if word.startswith("model=")), "hrm")
+    return [word for word in words if not word.startswith("model.") or word.split("=")[0].split(".")[1] in keys(name)]
+
+
 def small(*overrides):
     """A small model of the same architecture, on windows of 8 characters."""
-    return hrm_bench.build(hrm_bench.compose(*SMALL, *overrides))
+    return hrm_bench.build(hrm_bench.compose(*fitting(*SMALL, *overrides)))
 
 
 def random_batch(num_lanes, length, seed=0):

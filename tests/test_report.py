@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from hrm_bench.metrics import score
-from hrm_bench.report import tables
+from hrm_bench.report import plots, tables
 
 
 def record(model, memory, seed, perplexity, *, causal=True, experiment="hrm_vs_infini", config=None):
@@ -123,3 +123,23 @@ def test_a_narrow_terminal_loses_no_figure(monkeypatch):
     monkeypatch.setattr(tables, "Console", lambda: Console(file=out, width=60, force_terminal=True, no_color=True))
     tables.show(SWEEP)
     assert "…" not in out.getvalue()
+
+
+def test_the_picture_shows_every_variant_and_is_the_same_each_time(tmp_path):
+    first = plots.write(SWEEP, tmp_path / "first.svg").read_text()
+    again = plots.write(SWEEP, tmp_path / "again.svg").read_text()
+    assert first == again
+    for text in (
+        "hrm_vs_infini",
+        "infini_hrm carry (not causal)",
+        "published",
+        "unigram counts",
+        "validation perplexity",
+    ):
+        assert text in first
+
+
+def test_sweeps_without_published_figures_have_a_picture_too(tmp_path):
+    text = plots.write([record("hrm", "none", 1, 11.0, experiment="custom")], tmp_path / "results.svg").read_text()
+    assert "custom" in text
+    assert "published" not in text

@@ -14,8 +14,8 @@ Where the reports are silent, and what we chose, once, on seed 42 and validation
 - random states: normal × 0.002, drawn for each lane of each batch; evaluation starts from their mean, zero, so that a
   score depends neither on a draw nor on a batch size. At 0.02, the embeddings' own spread, the draw drowns the input.
 - rates: 1e-4 for the body, 3e-3 for the head. With 1e-3 the body moves faster than any head follows (perplexity rises
-  again after ten epochs); with 1e-5 patience runs out before OACD has trained anything. Between them, the best
-  epoch's head is within 3 % (nats, validation) of one that is fitted to its states until it has converged: a test says so.
+  again after ten epochs); with 1e-5 patience runs out before OACD has trained anything. Between them, the best epoch's
+  head is within 3 % (nats, validation) of one that is fitted to its states until it has converged: a test says so.
 
 The head has no bias, and OACD moves the states' centroid to the origin: no direction is left in which such a head could
 say how frequent each character is, which is why LCT+OACD can end above the perplexity of unigram counts.

@@ -1,28 +1,34 @@
-"""``python -m hrm_bench.report [FOLDER ...]``: the tables of finished sweeps, again, from their records."""
+"""``python -m hrm_bench.report [FOLDER ...]``: tables and pictures of finished sweeps, again, from their records."""
 
 import sys
 from pathlib import Path
 
 from hrm_bench import records
-from hrm_bench.report import tables
+from hrm_bench.report import plots, tables
 
 
 def main(folders: list[str]) -> int:
-    """Show and write the table of each sweep folder (default: all in multirun/); exit status 2 where one has none."""
-    sweeps = [Path(folder) for folder in folders] or sorted(
-        path for path in Path("multirun").glob("*") if path.is_dir()
-    )
+    """Show and write what each sweep folder (default: all in multirun/) has finished, and one picture of them all.
+
+    Exit status 2 where a folder has no finished cell.
+    """
+    sweeps = [Path(folder) for folder in folders]
+    sweeps = sweeps or sorted(path.parent.parent for path in Path("multirun").glob(f"*/*/{records.RECORD_FILE}"))
     if not sweeps:
         print("hrm_bench: multirun/: no sweeps here; run one, or give their folders", file=sys.stderr)
         return 2
-    for sweep in sweeps:
+    together = []
+    for sweep in dict.fromkeys(sweeps):
         finished = [record for record in records.read_all(sweep) if records.is_finished(record)]
         if not finished:
             print(f"hrm_bench: {sweep}: no finished cells here; give the folder of a sweep", file=sys.stderr)
             return 2
         tables.show(finished)
-        for path in tables.write(finished, sweep):
-            print(f"Table: {path}")
+        for path in (*tables.write(finished, sweep), plots.write(finished, sweep / "results.svg")):
+            print(f"Written: {path}")
+        together += finished
+    if len(set(sweeps)) > 1:
+        print(f"Written: {plots.write(together, sweeps[0].parent / 'results.svg')}")
     return 0
 
 

@@ -47,14 +47,19 @@ class Row:
     causal: bool
 
 
-def rows(records: Sequence[Record]) -> list[Row]:
-    """The variants in the order in which the records name them first."""
+def variants(records: Sequence[Record]) -> list[tuple[Row, Mapping[int, Record]]]:
+    """Each variant's row and its records by seed, in the order in which the records name them first."""
     apart = _settings_apart(records)
-    variants: dict[tuple[str, str, str], dict[int, Record]] = {}
+    found: dict[tuple[str, str, str], dict[int, Record]] = {}
     for record in records:
         settings = _settings(record, apart)
-        variants.setdefault((record["model"], record["memory"], settings), {})[record["seed"]] = record
-    return [_row(key, seeds, _baseline(key, variants)) for key, seeds in variants.items()]
+        found.setdefault((record["model"], record["memory"], settings), {})[record["seed"]] = record
+    return [(_row(key, seeds, _baseline(key, found)), seeds) for key, seeds in found.items()]
+
+
+def rows(records: Sequence[Record]) -> list[Row]:
+    """The table's rows."""
+    return [row for row, _ in variants(records)]
 
 
 def _row(key: tuple[str, str, str], seeds: Mapping[int, Record], baseline: Mapping[int, Record]) -> Row:
@@ -96,15 +101,15 @@ def _has_left_plateau(record: Record) -> bool:
 
 
 def _baseline(
-    key: tuple[str, str, str], variants: Mapping[tuple[str, str, str], dict[int, Record]]
+    key: tuple[str, str, str], found: Mapping[tuple[str, str, str], dict[int, Record]]
 ) -> Mapping[int, Record]:
     """The cells that a variant is compared with: the experiment's baseline at the same settings, where it is causal."""
-    model = next(iter(variants[key].values()))["config"]["experiment"]["baseline"]
+    model = next(iter(found[key].values()))["config"]["experiment"]["baseline"]
     if key[0] == model:
         return {}
     candidates = [
         seeds
-        for (name, memory, settings), seeds in variants.items()
+        for (name, memory, settings), seeds in found.items()
         if name == model and settings == key[2] and memory in ("none", key[1])
     ]
     return {seed: record for candidate in candidates for seed, record in candidate.items() if record["causal"]}
@@ -232,7 +237,7 @@ def show(records: Sequence[Record]) -> None:
     for line in lines:
         table.add_row(*line)
     console.print(table)
-    console.print(caption(records), highlight=False, soft_wrap=True)
+    console.print(caption(records), highlight=False, soft_wrap=not console.is_terminal)
 
 
 def markdown(records: Sequence[Record]) -> str:

@@ -1,0 +1,74 @@
+"""The results of sweeps as a picture: every seed of every variant, the published figure, and the unigram counts."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hrm_bench.records import Record
+from hrm_bench.report import tables
+
+SEED, PUBLISHED, FLOOR = "#1f6f8b", "#c8553d", "#6b6b6b"
+
+# Text stays text, and the same records give the same bytes.
+STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "hrm_bench", "font.size": 10, "font.family": "sans-serif"}
+
+
+def write(records: Sequence[Record], path: Path) -> Path:
+    """A panel an experiment, in the order in which the records name them, as SVG; the path written."""
+    experiments = list(dict.fromkeys(record["config"]["experiment"]["name"] for record in records))
+    shown = [[r for r in records if r["config"]["experiment"]["name"] == name] for name in experiments]
+    variants = [len(tables.rows(panel)) for panel in shown]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(8, 0.9 + 0.9 * len(shown) + 0.32 * sum(variants)), layout="constrained")
+        figure.patch.set_facecolor("white")
+        panels = figure.subplots(
+            len(shown), 1, squeeze=False, sharex=True, height_ratios=[0.8 + number for number in variants]
+        )[:, 0]
+        for axes, name, panel in zip(panels, experiments, shown, strict=True):
+            _panel(axes, name, panel)
+        panels[-1].set_xlabel("validation perplexity a character, best epoch")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=3, frameon=False)
+        figure.savefig(path, format="svg", metadata={"Date": None})
+    return path
+
+
+def _panel(axes: Axes, name: str, records: Sequence[Record]) -> None:
+    variants = tables.variants(records)
+    for height, (row, seeds) in enumerate(variants):
+        first = height == 0
+        reached = [tables.perplexity(record) for record in seeds.values()]
+        axes.scatter(
+            reached,
+            [height] * len(reached),
+            color=SEED,
+            alpha=0.55,
+            s=28,
+            linewidths=0,
+            label="a seed" if first else None,
+        )
+        if row.published is not None:
+            axes.scatter(
+                row.published,
+                height,
+                marker="D",
+                s=60,
+                facecolors="none",
+                edgecolors=PUBLISHED,
+                linewidths=1.6,
+                label="published" if first else None,
+            )
+    floor = records[0]["floors"]["unigram"]["validation"]
+    axes.axvline(floor, color=FLOOR, linestyle="--", linewidth=1, label="unigram counts")
+    axes.set_title(name, loc="left", fontsize=11)
+    axes.set_yticks(range(len(variants)), [_label(row) for row, _ in variants])
+    axes.set_ylim(len(variants) - 0.4, -0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _label(row: tables.Row) -> str:
+    parts = [row.model, "" if row.memory == "none" else row.memory, row.settings, "" if row.causal else "(not causal)"]
+    return " ".join(filter(None, parts))
