@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
+from hrm_bench.errors import UsageError
 from hrm_bench.metrics import Score
 
 SCHEMA_VERSION = 1
@@ -23,7 +24,7 @@ class Epoch(TypedDict):
 
 
 class Record(TypedDict, total=False):
-    """What a cell leaves behind; a failed or interrupted one has the fields up to ``reason``."""
+    """What a cell leaves behind; an unfinished one ends at ``wandb``, a finished one has no reason."""
 
     schema_version: int
     identity: str
@@ -36,6 +37,7 @@ class Record(TypedDict, total=False):
     versions: dict[str, str]
     reason: str  # why it is not finished
     log: str
+    wandb: str  # offline | online | disabled, as it came to be
     history: list[Epoch]
     best_epoch: int  # chosen on validation
     validation: Score
@@ -62,10 +64,13 @@ def write_json(path: Path, value: Any) -> None:
 
 def read(folder: Path) -> Record | None:
     """The record in a cell's folder, if it has one."""
+    path = folder / RECORD_FILE
     try:
-        record: Record = json.loads((folder / RECORD_FILE).read_text())
+        record: Record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+    except ValueError as error:
+        raise UsageError(f"{path}: not a record ({error}); remove it, and its cell runs again") from error
     return record
 
 

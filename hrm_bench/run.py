@@ -99,11 +99,13 @@ def _run_locked(cfg: DictConfig, folder: Path) -> Record:
     OmegaConf.save(cfg, folder / CONFIG_FILE, resolve=True)
     with _log_to(folder / LOG_FILE):
         mirror = tracking.Mirror(cfg, name=folder.name, memory=record["memory"], folder=folder)
+        record["wandb"] = mirror.mode
         try:
             return (record := record | _train_and_score(cfg, folder, mirror) | Record(status="finished"))
         except Exception as error:
             log.exception("the cell failed")
-            failure = Record(status="failed", reason=f"{type(error).__name__}: {error}", log=str(folder / LOG_FILE))
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            failure = Record(status="failed", reason=reason, log=str(folder / LOG_FILE))
             return (record := record | failure)
         except BaseException as signal:  # Ctrl-C, which Lightning turns into SystemExit
             record |= Record(status="interrupted", reason=type(signal).__name__, log=str(folder / LOG_FILE))

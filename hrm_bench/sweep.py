@@ -51,6 +51,10 @@ def conclude(folders: list[Path], *, root: Path) -> None:
         tables.show(finished)
         for path in (*tables.write(finished, root), plots.write(finished, root / "results.svg")):
             print(f"Written: {os.path.relpath(path)}")
+    offline = [r for r in finished if r["config"]["logger"]["mode"] == "online" and r["wandb"] == "offline"]
+    if offline:
+        told = f"W&B was not to be had online: {len(offline)} of {len(folders)} runs are kept offline, for `wandb sync`"
+        print(told, file=sys.stderr)
     if len(folders) == 1:
         print(f"Cell: {os.path.relpath(folders[0])}")
     broken = [(folder, record) for folder, record in found if not records.is_finished(record)]

@@ -169,6 +169,14 @@ def test_blank_rows_of_the_hub_are_read_as_blank_lines(tmp_path):
     assert corpus.train == " \n = Title = \n \n Text . \n"
 
 
+def test_a_folder_that_has_the_name_of_the_hubs_data_set_does_not_take_its_place(tmp_path, monkeypatch):
+    (tmp_path / "Salesforce" / "wikitext").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(UsageError, match=r"would be read in the hub's place; .*data\.path=Salesforce/wikitext"):
+        corpora.load(data_config("data=wikitext2", "data.path=null"))
+
+
 def test_a_folder_that_is_not_wikitext_is_told(tmp_path):
     with pytest.raises(
         UsageError, match=r"not Salesforce/wikitext in the hub's layout .*HRM_BENCH_WIKITEXT.*data=sample"

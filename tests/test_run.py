@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 import hrm_bench
 from hrm_bench import records
+from hrm_bench.errors import UsageError
 from hrm_bench.metrics import score
 from hrm_bench.run import cell_folder, run_cell
 
@@ -166,6 +167,12 @@ def test_a_model_that_reads_ahead_is_recorded_as_not_causal(tmp_path):
 def test_all_memory_modes_of_a_model_without_memory_share_a_folder(tmp_path):
     folders = {cell_folder(quick("model=hrm", f"memory={mode}"), tmp_path) for mode in ("none", "reset", "carry")}
     assert len(folders) == 1
+
+
+def test_a_record_that_cannot_be_read_is_told(tmp_path):
+    (tmp_path / "record.json").write_text('{"status": "fin')
+    with pytest.raises(UsageError, match=r"record\.json: not a record .*; remove it, and its cell runs again"):
+        records.read(tmp_path)
 
 
 def test_json_is_replaced_whole(tmp_path):

@@ -71,7 +71,7 @@ def test_without_a_login_online_is_kept_offline_and_said(tmp_path, monkeypatch):
     assert cfg.logger.mode == "online"
     record = run_cell(cfg, tmp_path)
     folder = cell_folder(cfg, tmp_path)
-    assert record["status"] == "finished"
+    assert (record["status"], record["wandb"]) == ("finished", "offline")
     assert "is kept offline" in (folder / "log.txt").read_text()
     assert entries("exit", logged(folder))
 

@@ -6,21 +6,18 @@ Whatever was asked for and cannot be had is a UsageError; no other text ever tak
 import functools
 import hashlib
 import os
-import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from omegaconf import DictConfig
 
+from hrm_bench import network
 from hrm_bench.errors import UsageError
 
 HUB = "https://huggingface.co"
 HUB_NAME = "Salesforce/wikitext"
 HUB_CONFIG = "wikitext-2-v1"
-HUB_PATIENCE = 5.0  # seconds to wait for the hub's first answer
 WAYS_ON = "give a local copy in the hub's layout with data.path=FOLDER (or HRM_BENCH_WIKITEXT), or use data=sample"
 
 
@@ -53,8 +50,14 @@ Limits = tuple[int | None, int | None, int | None]
 
 @functools.cache
 def _wikitext2(path: str | None, limits: Limits) -> Corpus:
+    answers = path is not None or network.answers(os.environ.get("HF_ENDPOINT", HUB))
     if path is None:
-        if not _hub_answers():
+        if Path(HUB_NAME).exists():  # datasets would take it for the hub's
+            raise UsageError(
+                f"data=wikitext2: ./{HUB_NAME} would be read in the hub's place; "
+                f"give it by name with data.path={HUB_NAME}, or run elsewhere"
+            )
+        if not answers:
             os.environ["HF_HUB_OFFLINE"] = "1"  # read by datasets at its import: look in this machine's cache only
     elif not Path(path).is_dir():
         raise UsageError(f"data.path={path}: no such folder; {WAYS_ON}")
@@ -72,7 +75,8 @@ def _wikitext2(path: str | None, limits: Limits) -> Corpus:
     except Exception as error:
         reason = str(error).split("\n")[0]
         if path is None:
-            raise UsageError(f"data=wikitext2: the hub's {HUB_NAME} cannot be reached; {WAYS_ON}") from error
+            fault = f"cannot be loaded ({reason})" if answers else "cannot be reached"
+            raise UsageError(f"data=wikitext2: the hub's {HUB_NAME} {fault}; {WAYS_ON}") from error
         raise UsageError(f"data.path={path}: not {HUB_NAME} in the hub's layout ({reason}); {WAYS_ON}") from error
 
 
@@ -85,25 +89,6 @@ def _take(rows: Iterable[str], limit: int | None) -> str:
         if limit is not None and total >= limit:
             break
     return "".join(parts)[:limit]
-
-
-def _hub_answers() -> bool:
-    """Whether the hub answers at all within HUB_PATIENCE; the name's look-up, which has no time-out, included."""
-    answered = threading.Event()
-
-    def ask() -> None:
-        try:
-            urllib.request.urlopen(os.environ.get("HF_ENDPOINT", HUB), timeout=HUB_PATIENCE).close()
-        except urllib.error.HTTPError:
-            pass  # an answer, too
-        except OSError:
-            return
-        answered.set()
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(HUB_PATIENCE)
-    return answered.is_set()
 
 
 @functools.cache

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from hrm_bench import records
+from hrm_bench.errors import UsageError
 from hrm_bench.report import plots, tables
 
 
@@ -33,4 +34,8 @@ def main(folders: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except UsageError as error:
+        print(f"hrm_bench: {error}", file=sys.stderr)
+        sys.exit(2)
