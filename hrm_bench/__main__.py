@@ -3,7 +3,6 @@
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -11,7 +10,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from hrm_bench.config import COMPOSITION_ERRORS, conf_folder
-from hrm_bench.errors import UsageError, explain
+from hrm_bench.errors import UsageError, explain, stop
 
 
 @hydra.main(config_path=str(conf_folder()), config_name="config", version_base="1.3")
@@ -28,7 +27,7 @@ def launch(cfg: DictConfig) -> None:
     try:
         cell = sweep.plan(cfg, (), root)
     except UsageError as error:  # told here, since Hydra adds a line of its own to what leaves a job
-        _stop(str(error))
+        stop(error)
     finished = sweep.is_finished(cell)
     with Display([] if finished else [sweep.watched(cell)], num_skipped=int(finished)):
         run.run_cell(cfg, root)
@@ -43,25 +42,17 @@ def main() -> None:
     try:
         launch()
     except UsageError as error:
-        _stop(str(error))
+        stop(error)
     except COMPOSITION_ERRORS as error:
-        _stop(explain(error))
+        stop(UsageError(explain(error)))
     except OSError as error:
         if error.filename is None:
             raise
-        _stop(
-            f"{error.filename}: cannot be written ({error.strerror}); choose another folder with hydra.run.dir=FOLDER, "
-            "or hydra.sweep.dir=FOLDER for a sweep"
-        )
+        fault = f"{error.filename}: cannot be written ({error.strerror}); choose another folder"
+        stop(UsageError(f"{fault} with hydra.run.dir=FOLDER, or hydra.sweep.dir=FOLDER for a sweep"))
     except KeyboardInterrupt:
         print("interrupted; the same command goes on with the cells that are not finished", file=sys.stderr)
         sys.exit(130)
-
-
-def _stop(message: str) -> NoReturn:
-    for line in message.split("\n"):
-        print(f"hrm_bench: {line}", file=sys.stderr)
-    sys.exit(2)
 
 
 if __name__ == "__main__":

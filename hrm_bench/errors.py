@@ -1,7 +1,9 @@
 """What a user can cause, told in one line a fault: the key, the value, what is allowed, what to type."""
 
 import difflib
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
+from typing import NoReturn
 
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import errors
@@ -53,6 +55,21 @@ def explain(error: Exception) -> str:
             return f"{setting}: must not be null"
         return f"{setting}: must be {kind}" if kind else f"{setting}: {_one_line(str(cause.msg))}"
     return _one_line(message)
+
+
+def command(main: Callable[[list[str]], int]) -> NoReturn:
+    """Run a command on the words after its name and exit with its status; 2, and a line a fault, for bad input."""
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except UsageError as error:
+        stop(error)
+
+
+def stop(error: UsageError) -> NoReturn:
+    """Tell the faults and exit with status 2."""
+    for fault in error.faults:
+        print(f"hrm_bench: {fault}", file=sys.stderr)
+    sys.exit(2)
 
 
 def _one_line(text: str) -> str:

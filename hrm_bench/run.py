@@ -108,7 +108,7 @@ def _run_locked(cfg: DictConfig, folder: Path) -> Record:
             failure = Record(status="failed", reason=reason, log=str(folder / LOG_FILE))
             return (record := record | failure)
         except BaseException as signal:  # Ctrl-C, which Lightning turns into SystemExit
-            record |= Record(status="interrupted", reason=type(signal).__name__, log=str(folder / LOG_FILE))
+            record |= Record(status="interrupted", reason="stopped before it was finished", log=str(folder / LOG_FILE))
             raise KeyboardInterrupt from signal
         finally:
             records.write_json(folder / records.RECORD_FILE, record)
