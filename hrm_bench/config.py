@@ -221,7 +221,7 @@ def _cross_faults(values: Mapping[str, Any]) -> Iterator[str]:
         nearest = min(fitting, key=lambda n: abs(n - num_heads), default=None)
         hint = f"try model.num_heads={nearest}" if nearest else "try model.width=64"
         yield f"model.num_heads={num_heads}: must divide model.width={width} into heads of even width; {hint}"
-    if "num_cycles" in model and "num_timesteps" in model:
+    if "periods" in model and "num_cycles" in model:
         steps = model["num_cycles"] * model["num_timesteps"]
         if model.get("gradient_depth", 1) > steps:
             yield (

@@ -1,4 +1,4 @@
-"""The two ways in which the reports train a model, one optimizer step after each segment.
+"""The ways to train a model: the two of the reports, one optimizer step after each segment, and a control of the first.
 
 Shapes: B lanes, T characters, D width, V vocabulary.
 """
@@ -75,6 +75,23 @@ class DeepSupervision(Objective):
             loss = task_loss(refinement.logits, targets)
             self.descend(model, optimizer, loss)
         return loss.detach(), refinement.memory
+
+
+class LastSegmentSupervision(Objective):
+    """The task loss after the last segment alone, one step a window: deep supervision's control.
+
+    States are detached between segments, so what only an earlier segment reads (learned initial states) stays as it is.
+    """
+
+    def optimizers(self, model: CharLM) -> list[torch.optim.Optimizer]:
+        return [self.adamw(model.parameters(), self.settings.learning_rate)]
+
+    def train_window(self, model: CharLM, tokens: Tensor, targets: Tensor, memory: Memories) -> tuple[Tensor, Memories]:
+        (optimizer,) = optimizers_of(model)
+        *_, last = model.refine(tokens, memory)
+        loss = task_loss(last.logits, targets)
+        self.descend(model, optimizer, loss)
+        return loss.detach(), last.memory
 
 
 def dispersion_loss(hidden: Tensor, anchor_weight: float) -> Tensor:

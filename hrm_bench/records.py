@@ -13,6 +13,9 @@ SCHEMA_VERSION = 1
 RECORD_FILE = "record.json"
 
 
+Floors = dict[str, dict[str, float]]  # as hrm_bench.floors gives them
+
+
 class Epoch(TypedDict):
     """One row of a cell's history."""
 
@@ -42,9 +45,10 @@ class Record(TypedDict, total=False):
     best_epoch: int  # chosen on validation
     validation: Score
     test: Score
-    causal: bool  # measured by perturbation on the best checkpoint
+    gradient_coverage: dict[str, list[str]]  # which losses reach each component
+    causal: bool  # measured by perturbation, before training and on the best checkpoint
     unknown_characters: dict[str, int]  # of each split, read as the vocabulary's first symbol
-    floors: dict[str, dict[str, float]]  # perplexity of counting models on each scored split
+    floors: dict[str, Floors]  # perplexity of counting models on each scored split: floor, way
     seconds: float  # the whole cell
     train_seconds: float
     characters_per_second: float  # of training text, each character once an epoch

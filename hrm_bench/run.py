@@ -1,5 +1,6 @@
 """One cell, from its config to its record: fit, evaluate, audit, write."""
 
+import functools
 import logging
 import platform
 import resource
@@ -22,9 +23,9 @@ from hrm_bench import audit, progress, records, tracking
 from hrm_bench.charlm import CharLM, MemoryPolicy
 from hrm_bench.config import cell_name, identity, locate, memory_mode
 from hrm_bench.data import corpora
-from hrm_bench.data.vocabulary import CHARACTERS
+from hrm_bench.data.vocabulary import CHARACTERS, encode
 from hrm_bench.data.windows import Samples, Windows
-from hrm_bench.floors import unigram_nll
+from hrm_bench.floors import Floors, floors
 from hrm_bench.metrics import Score, score
 from hrm_bench.objectives import OptimizerSettings
 from hrm_bench.recorder import Recorder
@@ -137,6 +138,7 @@ def _train_and_score(cfg: DictConfig, folder: Path, mirror: tracking.Mirror) -> 
     lightning.seed_everything(cfg.seed, verbose=False)
     data = load_windows(cfg)
     model = build(cfg)
+    causal_before = audit.is_causal(model, num_windows=_audited_windows(cfg))
     recorder = Recorder(folder, mirror)
     trainer = _trainer(cfg, folder, recorder)
     trainer.fit(model, datamodule=data)
@@ -156,14 +158,20 @@ def _train_and_score(cfg: DictConfig, folder: Path, mirror: tracking.Mirror) -> 
         best_epoch=best["epoch"] + 1,
         validation=validation,
         test=test,
-        causal=audit.is_causal(model, num_windows=max(2, cfg.data.windows_per_sample)),
+        gradient_coverage=audit.gradient_coverage(model),
+        causal=causal_before and audit.is_causal(model, num_windows=_audited_windows(cfg)),
         unknown_characters={name: split.unknown_characters for name, split in splits.items()},
-        floors={"unigram": {name: _unigram(data, splits[name])["perplexity"] for name in ("validation", "test")}},
+        floors=_floors(corpora.load(cfg.data), cfg.data.window),
         seconds=time.perf_counter() - started,
         train_seconds=recorder.train_seconds,
         characters_per_second=trained / recorder.train_seconds,
         peak_memory=_peak_memory(model.device),
     )
+
+
+def _audited_windows(cfg: DictConfig) -> int:
+    """Those of a sample, and two at least: a leak from window to window needs a second one."""
+    return max(2, cfg.data.windows_per_sample)
 
 
 def _trainer(cfg: DictConfig, folder: Path, recorder: Recorder) -> lightning.Trainer:
@@ -195,9 +203,11 @@ def _score(model: CharLM, samples: Samples) -> Score:
     return score(float(model.nll.compute()), characters=samples.num_characters, words=samples.num_words)
 
 
-def _unigram(data: Windows, scored: Samples) -> Score:
-    nll = unigram_nll(data.train.indices, scored.indices[1 : scored.num_characters + 1])
-    return score(nll, characters=scored.num_characters, words=scored.num_words)
+@functools.cache
+def _floors(corpus: corpora.Corpus, window: int) -> dict[str, Floors]:
+    """What counting reaches on each scored split: once a process, since most cells of a sweep share their text."""
+    train, validation, test = (encode(text)[0] for text in corpus)
+    return {name: floors(train, scored, window=window) for name, scored in (("validation", validation), ("test", test))}
 
 
 @contextmanager

@@ -40,7 +40,7 @@ def test_every_config_file_says_what_it_is(path):
 
 
 FAULTS = {
-    "model=foo": r"model=foo: no such choice; allowed are hrm, hrm_memory, ",
+    "model=foo": r"model=foo: no such choice; allowed are hrm, ",
     "modell=hrm": r"modell: no such key; the config has model, .*did you mean model\?",
     "recipe.max_epoch=3": r"recipe\.max_epoch: no such key; recipe has .*did you mean recipe\.max_epochs\?",
     "+recipe.foo=3": r"recipe\.foo: no such key; recipe has ",

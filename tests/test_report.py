@@ -10,6 +10,14 @@ from hrm_bench.metrics import score
 from hrm_bench.report import plots, tables
 
 
+def counted(unigram, kneser_ney):
+    return {
+        "unigram": {"full": unigram},
+        "kneser_ney_2": {"full": 12.0, "window": 12.0, "adaptive": 11.0},
+        "kneser_ney_7": {"full": kneser_ney - 0.1, "window": kneser_ney, "adaptive": 5.2},
+    }
+
+
 def record(model, memory, seed, perplexity, *, causal=True, experiment="hrm_vs_infini", config=None):
     """A finished record of the published size."""
     import math
@@ -26,7 +34,7 @@ def record(model, memory, seed, perplexity, *, causal=True, experiment="hrm_vs_i
         "validation": figures,
         "test": figures,
         "causal": causal,
-        "floors": {"unigram": {"validation": 23.0, "test": 28.0}},
+        "floors": {"validation": counted(23.0, 7.6), "test": counted(28.0, 6.6)},
         "config": {
             "experiment": {"name": experiment, "baseline": "hrm"},
             "data": {"source": "wikitext2", "train_chars": 20_000, "validation_chars": 5_000},
@@ -60,8 +68,9 @@ def test_a_row_is_a_variant_over_its_seeds():
 
 def test_differences_to_the_baseline_are_paired_by_seed():
     _, infini = tables.rows(SWEEP)
-    assert infini.difference == pytest.approx(((12.5 - 12.0) + (22.5 - 11.0)) / 2)
-    assert infini.difference_percent == pytest.approx(100 * infini.difference / 11.5)
+    assert infini.difference.mean == pytest.approx(((12.5 - 12.0) + (22.5 - 11.0)) / 2)
+    assert infini.difference.percent == pytest.approx(100 * infini.difference.mean / 11.5)
+    assert infini.difference.pairs == 2
 
 
 def test_a_model_that_is_not_causal_is_never_a_baseline():
@@ -91,7 +100,7 @@ def test_what_else_sets_variants_apart_is_named():
     ]
     found = tables.rows(records)
     assert [row.settings for row in found] == ["model.update=sequential", "model.update=simultaneous"] * 2
-    assert [row.difference for row in found] == [None, None, 0.0, 0.0]
+    assert [row.difference and row.difference.mean for row in found] == [None, None, 0.0, 0.0]
 
 
 def test_one_seed_has_no_standard_deviation():
@@ -115,7 +124,7 @@ def test_the_caption_says_which_characters_and_what_counting_reaches():
     caption = tables.caption(SWEEP)
     assert "Perplexity a character" in caption
     assert "4,992 validation and 4,992 test characters of wikitext2" in caption
-    assert "unigram counts reach 23.00 and 28.00" in caption
+    assert "unigram 23.00 and 28.00; kneser_ney_7 7.60 and 6.60 within the window, 5.20 and 5.20 when" in caption
 
 
 def test_a_narrow_terminal_loses_no_figure(monkeypatch):
@@ -143,3 +152,22 @@ def test_sweeps_without_published_figures_have_a_picture_too(tmp_path):
     text = plots.write([record("hrm", "none", 1, 11.0, experiment="custom")], tmp_path / "results.svg").read_text()
     assert "custom" in text
     assert "published" not in text
+
+
+def test_enough_seeds_have_an_interval_and_a_p_that_holm_has_adjusted(tmp_path):
+    records = [
+        record(name, memory, seed, 11.0 + 0.01 * seed + more)
+        for name, memory, more in (("hrm", "none", 0.0), ("infini_hrm", "carry", 0.5), ("hrm_memory", "carry", 0.001))
+        for seed in range(8)
+    ]
+    hrm, infini, _ = tables.rows(records)
+    assert hrm.p_holm is None
+    assert infini.difference.low == pytest.approx(0.5)
+    assert infini.p_holm == pytest.approx(2 * 2 / 2**8)  # the only two of 256 patterns as far out, twice for two rows
+    assert "+0.50 [+0.50, +0.50] (+4.5 %)" in tables.markdown(records)
+    assert "sign-flip, Holm" in tables.caption(records)
+    _, path = tables.write(records, tmp_path)
+    with path.open() as file:
+        row = list(csv.DictReader(file))[1]
+    assert float(row["difference_mean"]) == pytest.approx(0.5)
+    assert float(row["p_holm"]) == pytest.approx(infini.p_holm)

@@ -1,4 +1,4 @@
-"""The results of sweeps as a picture: every seed of every variant, the published figure, and the unigram counts."""
+"""The results of sweeps as a picture: every seed of every variant, the published figure, and what counting reaches."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +31,7 @@ def write(records: Sequence[Record], path: Path) -> Path:
         for axes, name, panel in zip(panels, experiments, shown, strict=True):
             _panel(axes, name, panel)
         panels[-1].set_xlabel("validation perplexity a character, best epoch")
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=3, frameon=False)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=4, frameon=False)
         figure.savefig(path, format="svg", metadata={"Date": None})
     return path
 
@@ -61,8 +61,9 @@ def _panel(axes: Axes, name: str, records: Sequence[Record]) -> None:
                 linewidths=1.6,
                 label="published" if first else None,
             )
-    floor = records[0]["floors"]["unigram"]["validation"]
-    axes.axvline(floor, color=FLOOR, linestyle="--", linewidth=1, label="unigram counts")
+    _, counted, _ = tables.counting(records[0], "window")
+    axes.axvline(tables.unigram(records[0]), color=FLOOR, linestyle="--", linewidth=1, label="unigram counts")
+    axes.axvline(counted, color=FLOOR, linestyle=":", linewidth=1.4, label="n-gram counts")
     axes.set_title(name, loc="left", fontsize=11)
     axes.set_yticks(range(len(variants)), [_label(row) for row, _ in variants])
     axes.set_ylim(len(variants) - 0.4, -0.6)

@@ -6,9 +6,8 @@ Perplexities are of characters, at the epoch that is best on validation.
 import csv
 import json
 import statistics
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hrm_bench.records import Record
+from hrm_bench.statistics import Difference, holm, paired_difference
 
 PLATEAU = 0.95  # of the unigram counts' perplexity: a model above it sits where frequencies alone lead
 PUBLISHED_TEXT = {"source": "wikitext2", "train_chars": 20_000, "validation_chars": 5_000}
@@ -38,9 +38,8 @@ class Row:
     test_sd: float | None
     best_epoch: float  # mean
     published: float | None
-    difference: float | None  # mean difference of validation perplexity to the baseline, over the seeds of both
-    difference_sd: float | None
-    difference_percent: float | None  # of the baseline's mean
+    difference: Difference | None  # of validation perplexity to the baseline, paired by seed
+    p_holm: float | None  # its p, adjusted for all differences of the table
     left_plateau: int  # seeds that learnt more than how often each character occurs
     left_mean: float | None  # validation perplexity of those seeds alone
     left_sd: float | None
@@ -54,7 +53,9 @@ def variants(records: Sequence[Record]) -> list[tuple[Row, Mapping[int, Record]]
     for record in records:
         settings = _settings(record, apart)
         found.setdefault((record["model"], record["memory"], settings), {})[record["seed"]] = record
-    return [(_row(key, seeds, _baseline(key, found)), seeds) for key, seeds in found.items()]
+    alone = [_row(key, seeds, _baseline(key, found)) for key, seeds in found.items()]
+    adjusted = holm([row.difference.p if row.difference else None for row in alone])
+    return [(replace(row, p_holm=p), seeds) for row, p, seeds in zip(alone, adjusted, found.values(), strict=True)]
 
 
 def rows(records: Sequence[Record]) -> list[Row]:
@@ -67,10 +68,7 @@ def _row(key: tuple[str, str, str], seeds: Mapping[int, Record], baseline: Mappi
     validation = [record["validation"]["perplexity"] for record in seeds.values()]
     test = [record["test"]["perplexity"] for record in seeds.values()]
     left = [perplexity(record) for record in seeds.values() if _has_left_plateau(record)]
-    pairs = [(perplexity(seeds[seed]), perplexity(baseline[seed])) for seed in seeds if seed in baseline]
-    differences = [ours - theirs for ours, theirs in pairs]
-    difference = statistics.fmean(differences) if differences else None
-    base = statistics.fmean(theirs for _, theirs in pairs) if pairs else None
+    common = [seed for seed in seeds if seed in baseline]
     return Row(
         *key,
         parameters=any_record["parameters"],
@@ -81,9 +79,10 @@ def _row(key: tuple[str, str, str], seeds: Mapping[int, Record], baseline: Mappi
         test_sd=_sd(test),
         best_epoch=statistics.fmean(record["best_epoch"] for record in seeds.values()),
         published=_published(any_record),
-        difference=difference,
-        difference_sd=_sd(differences),
-        difference_percent=None if difference is None or base is None else 100 * difference / base,
+        difference=paired_difference(
+            [perplexity(seeds[seed]) for seed in common], [perplexity(baseline[seed]) for seed in common]
+        ),
+        p_holm=None,
         left_plateau=len(left),
         left_mean=statistics.fmean(left) if left else None,
         left_sd=_sd(left),
@@ -97,7 +96,19 @@ def perplexity(record: Record) -> float:
 
 
 def _has_left_plateau(record: Record) -> bool:
-    return perplexity(record) < PLATEAU * record["floors"]["unigram"]["validation"]
+    return perplexity(record) < PLATEAU * unigram(record)
+
+
+def unigram(record: Record) -> float:
+    """The perplexity of unigram counts on validation."""
+    return record["floors"]["validation"]["unigram"]["full"]
+
+
+def counting(record: Record, way: str) -> tuple[str, float, float]:
+    """The n-gram order that is best on validation, and its perplexity on validation and on test."""
+    validation, test = (record["floors"][split] for split in ("validation", "test"))
+    name = min((name for name, ways in validation.items() if way in ways), key=lambda name: validation[name][way])
+    return name, validation[name][way], test[name][way]
 
 
 def _baseline(
@@ -167,16 +178,31 @@ def _published(record: Record) -> float | None:
 # The same table, three ways
 
 
-def _with_sd(mean: float | None, sd: float | None, form: str = ".2f") -> str:
+def _with_sd(mean: float | None, sd: float | None) -> str:
     if mean is None:
         return ""
-    return f"{mean:{form}}" + ("" if sd is None else f" ± {sd:.2f}")
+    return f"{mean:.2f}" + ("" if sd is None else f" ± {sd:.2f}")
+
+
+def _difference(found: Difference | None) -> str:
+    if found is None:
+        return ""
+    interval = "" if found.low is None else f" [{found.low:+.2f}, {found.high:+.2f}]"
+    return f"{found.mean:+.2f}{interval} ({found.percent:+.1f} %)"
+
+
+def _flat_row(row: Row) -> dict[str, Any]:
+    """A row for CSV: the parts of the difference as columns of their own."""
+    values = {each.name: getattr(row, each.name) for each in fields(Row)}
+    difference = values.pop("difference")
+    for name in Difference._fields:
+        values[f"difference_{name}"] = None if difference is None else getattr(difference, name)
+    return values
 
 
 def _cells(row: Row) -> dict[str, str]:
     """A row as a reader sees it, by heading."""
     memory = "" if row.memory == "none" else row.memory
-    percent = "" if row.difference_percent is None else f" ({row.difference_percent:+.1f} %)"
     return {
         "model": row.model,
         "memory": memory if row.causal else f"{memory}, not causal".lstrip(", "),
@@ -189,7 +215,8 @@ def _cells(row: Row) -> dict[str, str]:
         "left plateau": f"{row.left_plateau} of {row.seeds}",
         "of those": _with_sd(row.left_mean, row.left_sd) if 0 < row.left_plateau < row.seeds else "",
         "published": _with_sd(row.published, None),
-        "difference to baseline": _with_sd(row.difference, row.difference_sd, "+.2f") + percent,
+        "difference to baseline": _difference(row.difference),
+        "p": "" if row.p_holm is None else f"{row.p_holm:.3f}",
     }
 
 
@@ -201,26 +228,26 @@ def _grid(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
 
 
 def caption(records: Sequence[Record]) -> str:
-    """What the figures are of; one sentence for each text in the records."""
-    texts = Counter(
-        (
-            record["config"]["data"]["source"],
-            record["validation"]["characters"],
-            record["test"]["characters"],
-            record["floors"]["unigram"]["validation"],
-            record["floors"]["unigram"]["test"],
+    """What the figures are of, and what counting reaches there: some sentences for each text in the records."""
+    texts = {record["config"]["data"]["source"]: record for record in records}
+    told = []
+    for source, record in texts.items():
+        name, within, within_test = counting(record, "window")
+        _, going_on, going_on_test = counting(record, "adaptive")
+        told.append(
+            f"Perplexity a character, mean ± sd over seeds, on {record['validation']['characters']:,} validation and "
+            f"{record['test']['characters']:,} test characters of {source}. Counting the same training characters "
+            f"reaches, on validation and test: unigram {unigram(record):.2f} and "
+            f"{record['floors']['test']['unigram']['full']:.2f}; {name} {within:.2f} and {within_test:.2f} within the "
+            f"window, {going_on:.2f} and {going_on_test:.2f} when it goes on counting."
         )
-        for record in records
-    )
-    return (
-        " ".join(
-            f"Perplexity a character, mean ± sd over seeds, on {validation:,} validation and {test:,} test characters "
-            f"of {source}; unigram counts reach {floor:.2f} and {test_floor:.2f}."
-            for source, validation, test, floor, test_floor in texts
-        )
-        + " Best epoch chosen on validation. A seed has left the plateau when its validation perplexity is more than "
-        "5 % under that of unigram counts."
-    )
+    told.append("Best epoch chosen on validation.")
+    found = rows(records)
+    if any(row.left_plateau < row.seeds for row in found):
+        told.append("A seed has left the plateau when it is more than 5 % under the unigram counts on validation.")
+    if any(row.p_holm is not None for row in found):
+        told.append("Differences are of validation, paired by seed, with 95 % BCa intervals; p: sign-flip, Holm.")
+    return " ".join(told)
 
 
 def show(records: Sequence[Record]) -> None:
@@ -252,7 +279,8 @@ def write(records: Sequence[Record], folder: Path) -> list[Path]:
     """Write results.md and results.csv into a sweep's folder; the paths written."""
     (folder / "results.md").write_text(markdown(records), encoding="utf-8")
     with (folder / "results.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=[each.name for each in fields(Row)])
+        lines = [_flat_row(row) for row in rows(records)]
+        writer = csv.DictWriter(file, fieldnames=list(lines[0]))
         writer.writeheader()
-        writer.writerows(asdict(row) for row in rows(records))
+        writer.writerows(lines)
     return [folder / "results.md", folder / "results.csv"]
