@@ -45,6 +45,9 @@ def main() -> None:
         stop(error)
     except COMPOSITION_ERRORS as error:
         stop(UsageError(explain(error)))
+    except BrokenPipeError:  # whoever reads us, as in `| head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except OSError as error:
         if error.filename is None:
             raise

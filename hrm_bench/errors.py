@@ -39,7 +39,8 @@ def explain(error: Exception) -> str:
     cause = error.__cause__ if isinstance(error.__cause__, errors.OmegaConfBaseException) else error
     if isinstance(error, MissingConfigException) and error.options:
         group, _, wanted = str(error.missing_cfg_file).rpartition("/")
-        return f"{group}={wanted}: no such choice; allowed are {allowed(error.options)}"
+        hint = "; others come with pip install 'hrm_bench[launchers]'" if group == "hydra/launcher" else ""
+        return f"{group}={wanted}: no such choice; allowed are {allowed(error.options)}{hint}"
     if isinstance(error, OverrideParseException):
         return f"{error.override}: not understood; write key=value, and put a value with spaces or signs in quotes"
     if message.startswith("Ambiguous value for argument"):

@@ -170,8 +170,8 @@ def _train_and_score(cfg: DictConfig, folder: Path, mirror: tracking.Mirror) -> 
 
 
 def _audited_windows(cfg: DictConfig) -> int:
-    """Those of a sample, and two at least: a leak from window to window needs a second one."""
-    return max(2, cfg.data.windows_per_sample)
+    """Those of a sample, but two at least, since a leak from window to window needs a second, and four at most."""
+    return min(4, max(2, cfg.data.windows_per_sample))
 
 
 def _trainer(cfg: DictConfig, folder: Path, recorder: Recorder) -> lightning.Trainer:

@@ -10,9 +10,11 @@ import time
 
 import pytest
 from conftest import MODELS, ROOT
+from hydra.errors import MissingConfigException
 from test_run import QUICK, figures
 
 from hrm_bench import records
+from hrm_bench.errors import explain
 
 QUICK_CELL = [*QUICK, "recipe.max_epochs=1"]
 
@@ -212,6 +214,26 @@ def test_help_names_the_groups(tmp_path):
         "max_epochs: 30",
     ):
         assert choice in done.stdout
+
+
+def test_a_reader_that_has_seen_enough_gets_no_traceback(tmp_path):
+    done = subprocess.run(
+        f"{sys.executable} -m hrm_bench --help | head -1",
+        shell=True,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("hrm_bench: ")
+    assert done.stderr == ""
+
+
+def test_a_launcher_that_is_not_installed_says_where_it_comes_from():
+    error = MissingConfigException("", missing_cfg_file="hydra/launcher/ray", options=["basic", "joblib"])
+    told = explain(error)
+    assert told.startswith("hydra/launcher=ray: no such choice; allowed are basic, joblib; ")
+    assert told.endswith("pip install 'hrm_bench[launchers]'")
 
 
 def test_real_wikitext_is_found_by_its_variable(wikitext, tmp_path):
