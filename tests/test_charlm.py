@@ -2,24 +2,31 @@
 
 import pytest
 import torch
-from conftest import MODELS, SMALL, fitting, having, random_batch, small, train, trainer
+from conftest import MODELS, SMALL, fitting, having, keys, random_batch, small, train, trainer
 
 import hrm_bench
 from hrm_bench import audit
+from hrm_bench.config import uses_memory
 from hrm_bench.run import load_windows
 
-WITH_MEMORY = ["hrm_memory", "infini_hrm"]
+WITH_MEMORY = [name for name in MODELS if uses_memory(hrm_bench.compose("data=sample", f"model={name}"))]
+
+
+def modes():
+    """Every model with every memory mode that makes a difference to it."""
+    return [
+        (name, mode) for name in MODELS for mode in (("none", "reset", "carry") if name in WITH_MEMORY else ("reset",))
+    ]
 
 
 def variants():
-    """Every model, memory mode and update order; a model without memory has one mode."""
-    found = []
-    for name in MODELS:
-        for mode in ("none", "reset", "carry") if name in WITH_MEMORY else ("reset",):
-            for update in ("sequential", "simultaneous"):
-                for rule in ("linear", "delta") if name in WITH_MEMORY else ("linear",):
-                    found.append(pytest.param(name, mode, update, rule, id=f"{name}-{mode}-{update}-{rule}"))
-    return found
+    """Each of these with every update order and write rule that it has."""
+    return [
+        pytest.param(name, mode, update, rule, id=f"{name}-{mode}-{update}-{rule}")
+        for name, mode in modes()
+        for update in (("sequential", "simultaneous") if "update" in keys(name) else ("sequential",))
+        for rule in (("linear", "delta") if name in WITH_MEMORY else ("linear",))
+    ]
 
 
 @pytest.mark.parametrize(("name", "mode", "update", "rule"), variants())
@@ -135,8 +142,7 @@ def score(settings, batch_size):
 
 
 @pytest.mark.parametrize("windows_per_sample", [1, 4])
-@pytest.mark.parametrize("mode", ["none", "reset", "carry"])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("name", "mode"), modes())
 def test_a_score_does_not_depend_on_the_batch_size(name, mode, windows_per_sample):
     settings = [f"model={name}", f"memory={mode}", f"data.windows_per_sample={windows_per_sample}"]
     scores = [score(settings, batch_size) for batch_size in (1, 7, 16, 78)]

@@ -130,7 +130,11 @@ def test_a_failed_cell_is_named_and_the_others_go_on(tmp_path):
 def test_an_interrupted_cell_says_how_to_go_on_and_runs_again(tmp_path):
     words = [*QUICK, "recipe.max_epochs=400", "recipe.patience=400", "logger=none"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "hrm_bench", *words], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "hrm_bench", *words],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background shell has it ignored
     )
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("multirun/custom/*/progress.json")) and time.monotonic() < deadline:
