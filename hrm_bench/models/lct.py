@@ -18,7 +18,8 @@ Where the reports are silent, and what we chose, once, on seed 42 and validation
   head is within 3 % (nats, validation) of one that is fitted to its states until it has converged: a test says so.
 
 The head has no bias, and OACD moves the states' centroid to the origin: no direction is left in which such a head could
-say how frequent each character is, which is why LCT+OACD can end above the perplexity of unigram counts.
+say how frequent each character is, which is why LCT+OACD can end above the perplexity of unigram counts. With a bias, a
+head fitted to the same states gets under them: the same test says so.
 
 Shapes: B lanes, T characters, D width, V vocabulary.
 """
