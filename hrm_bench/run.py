@@ -37,6 +37,7 @@ CHECKPOINT = "best"  # best.ckpt
 CONFIG_FILE = "config.yaml"
 LOCK_FILE = ".lock"
 LOG_FILE = "log.txt"
+MOST_COUNTED = 1_000_000  # characters of all splits up to which a cell has its n-gram floors: half a minute, 0.4 GB
 
 
 def build(cfg: DictConfig) -> CharLM:
@@ -206,8 +207,12 @@ def _score(model: CharLM, samples: Samples) -> Score:
 @functools.cache
 def _floors(corpus: corpora.Corpus, window: int) -> dict[str, Floors]:
     """What counting reaches on each scored split: once a process, since most cells of a sweep share their text."""
-    train, validation, test = (encode(text)[0] for text in corpus)
-    return {name: floors(train, scored, window=window) for name, scored in (("validation", validation), ("test", test))}
+    ngrams = sum(map(len, corpus)) <= MOST_COUNTED
+    train, *scored = (encode(text)[0] for text in corpus)
+    return {
+        name: floors(train, text, window=window, ngrams=ngrams)
+        for name, text in zip(("validation", "test"), scored, strict=True)
+    }
 
 
 @contextmanager

@@ -171,3 +171,12 @@ def test_enough_seeds_have_an_interval_and_a_p_that_holm_has_adjusted(tmp_path):
         row = list(csv.DictReader(file))[1]
     assert float(row["difference_mean"]) == pytest.approx(0.5)
     assert float(row["p_holm"]) == pytest.approx(infini.p_holm)
+
+
+def test_a_text_too_long_for_its_n_grams_is_told_and_drawn_without_them(tmp_path):
+    long = record("hrm", "none", 1, 11.0)
+    long["floors"] = {split: {"unigram": {"full": 23.0, "adaptive": 22.9}} for split in ("validation", "test")}
+    assert "unigram 23.00 and 23.00; its n-grams are too many" in tables.caption([long])
+    text = plots.write([long], tmp_path / "results.svg").read_text()
+    assert "unigram counts" in text
+    assert "n-gram counts" not in text

@@ -181,3 +181,9 @@ def test_json_is_replaced_whole(tmp_path):
     with pytest.raises(TypeError):
         records.write_json(path, {"a": object()})
     assert json.loads(path.read_text()) == {"a": 1}
+
+
+def test_a_long_text_is_not_counted_in_passing(tmp_path, monkeypatch):
+    monkeypatch.setattr("hrm_bench.run.MOST_COUNTED", 2_999)
+    record = run_cell(quick("recipe.max_epochs=1", "data.train_chars=2001"), tmp_path)
+    assert set(record["floors"]["validation"]) == {"uniform", "unigram"}

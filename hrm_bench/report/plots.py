@@ -61,9 +61,10 @@ def _panel(axes: Axes, name: str, records: Sequence[Record]) -> None:
                 linewidths=1.6,
                 label="published" if first else None,
             )
-    _, counted, _ = tables.counting(records[0], "window")
+    counted = tables.counting(records[0], "window")
     axes.axvline(tables.unigram(records[0]), color=FLOOR, linestyle="--", linewidth=1, label="unigram counts")
-    axes.axvline(counted, color=FLOOR, linestyle=":", linewidth=1.4, label="n-gram counts")
+    if counted is not None:
+        axes.axvline(counted[1], color=FLOOR, linestyle=":", linewidth=1.4, label="n-gram counts")
     axes.set_title(name, loc="left", fontsize=11)
     axes.set_yticks(range(len(variants)), [_label(row) for row, _ in variants])
     axes.set_ylim(len(variants) - 0.4, -0.6)

@@ -104,10 +104,16 @@ def unigram(record: Record) -> float:
     return record["floors"]["validation"]["unigram"]["full"]
 
 
-def counting(record: Record, way: str) -> tuple[str, float, float]:
-    """The n-gram order that is best on validation, and its perplexity on validation and on test."""
+def counting(record: Record, way: str) -> tuple[str, float, float] | None:
+    """The n-gram order that is best on validation, and its perplexity on validation and on test.
+
+    None where the text was too long for its n-grams to be counted.
+    """
     validation, test = (record["floors"][split] for split in ("validation", "test"))
-    name = min((name for name, ways in validation.items() if way in ways), key=lambda name: validation[name][way])
+    names = [name for name, ways in validation.items() if "window" in ways]
+    if not names:
+        return None
+    name = min(names, key=lambda name: validation[name][way])
     return name, validation[name][way], test[name][way]
 
 
@@ -227,19 +233,27 @@ def _grid(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
     return headings, [[line[heading] for heading in headings] for line in lines]
 
 
+def _counted(record: Record) -> str:
+    within, going_on = counting(record, "window"), counting(record, "adaptive")
+    if within is None or going_on is None:
+        return "; its n-grams are too many to count in passing, but python -m hrm_bench.floors does"
+    name, validation, test = within
+    return (
+        f"; {name} {validation:.2f} and {test:.2f} within the window, "
+        f"{going_on[1]:.2f} and {going_on[2]:.2f} when it goes on counting"
+    )
+
+
 def caption(records: Sequence[Record]) -> str:
     """What the figures are of, and what counting reaches there: some sentences for each text in the records."""
     texts = {record["config"]["data"]["source"]: record for record in records}
     told = []
     for source, record in texts.items():
-        name, within, within_test = counting(record, "window")
-        _, going_on, going_on_test = counting(record, "adaptive")
         told.append(
             f"Perplexity a character, mean ± sd over seeds, on {record['validation']['characters']:,} validation and "
             f"{record['test']['characters']:,} test characters of {source}. Counting the same training characters "
             f"reaches, on validation and test: unigram {unigram(record):.2f} and "
-            f"{record['floors']['test']['unigram']['full']:.2f}; {name} {within:.2f} and {within_test:.2f} within the "
-            f"window, {going_on:.2f} and {going_on_test:.2f} when it goes on counting."
+            f"{record['floors']['test']['unigram']['full']:.2f}{_counted(record)}."
         )
     told.append("Best epoch chosen on validation.")
     found = rows(records)
