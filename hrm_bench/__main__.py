@@ -45,6 +45,10 @@ def main() -> None:
         stop(error)
     except COMPOSITION_ERRORS as error:
         stop(UsageError(explain(error)))
+    except ValueError as error:  # Hydra's word for group=3; any other is a fault of ours
+        if not str(error).startswith("Config group override"):
+            raise
+        stop(UsageError(explain(error)))
     except BrokenPipeError:  # whoever reads us, as in `| head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -24,8 +24,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from hrm_bench.errors import UsageError, allowed, explain, no_such_key
 
-# Hydra says most of what is wrong with a command line in errors of its own, some of it in a plain ValueError.
-COMPOSITION_ERRORS = (HydraException, omegaconf.errors.OmegaConfBaseException, ValueError)
+COMPOSITION_ERRORS = (HydraException, omegaconf.errors.OmegaConfBaseException)
 PROVIDED = {"vocabulary_size", "window", "memory", "objective", "seed", "optimizer"}  # by build(), not by the config
 
 
@@ -132,7 +131,7 @@ def compose(*overrides: str) -> DictConfig:
     try:
         with hydra.initialize_config_dir(config_dir=str(conf_folder()), version_base="1.3"):
             cfg = hydra.compose("config", overrides=list(overrides))
-    except COMPOSITION_ERRORS as error:
+    except (*COMPOSITION_ERRORS, ValueError) as error:  # Hydra says some of it in a plain ValueError
         raise UsageError(explain(error)) from error
     check(cfg)
     return cfg

@@ -26,6 +26,7 @@ from torch import Tensor
 from hrm_bench.config import compose
 from hrm_bench.data.vocabulary import CHARACTERS
 from hrm_bench.errors import command
+from hrm_bench.records import Floors
 
 ORDERS = range(2, 8)  # of Kneser-Ney: characters of an n-gram, the predicted one included
 WAYS = {
@@ -34,8 +35,6 @@ WAYS = {
     "adaptive": "as full, but the counts go on with each character once it is scored",
 }
 FALLBACK = (0.5, 1.0, 1.5)
-
-Floors = dict[str, dict[str, float]]
 
 
 def unigram_nll(train: Tensor, scored: Tensor) -> float:

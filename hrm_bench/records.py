@@ -13,7 +13,7 @@ SCHEMA_VERSION = 1
 RECORD_FILE = "record.json"
 
 
-Floors = dict[str, dict[str, float]]  # as hrm_bench.floors gives them
+Floors = dict[str, dict[str, float]]  # floor, way → perplexity a character
 
 
 class Epoch(TypedDict):

@@ -25,11 +25,11 @@ from hrm_bench.config import cell_name, identity, locate, memory_mode
 from hrm_bench.data import corpora
 from hrm_bench.data.vocabulary import CHARACTERS, encode
 from hrm_bench.data.windows import Samples, Windows
-from hrm_bench.floors import Floors, floors
+from hrm_bench.floors import floors
 from hrm_bench.metrics import Score, score
 from hrm_bench.objectives import OptimizerSettings
 from hrm_bench.recorder import Recorder
-from hrm_bench.records import Record
+from hrm_bench.records import Floors, Record
 
 log = logging.getLogger("hrm_bench")
 
@@ -139,7 +139,8 @@ def _train_and_score(cfg: DictConfig, folder: Path, mirror: tracking.Mirror) -> 
     lightning.seed_everything(cfg.seed, verbose=False)
     data = load_windows(cfg)
     model = build(cfg)
-    causal_before = audit.is_causal(model, num_windows=_audited_windows(cfg))
+    num_windows = audit.windows_to_audit(cfg.data.windows_per_sample)
+    causal_before = audit.is_causal(model, num_windows=num_windows)
     recorder = Recorder(folder, mirror)
     trainer = _trainer(cfg, folder, recorder)
     trainer.fit(model, datamodule=data)
@@ -160,7 +161,7 @@ def _train_and_score(cfg: DictConfig, folder: Path, mirror: tracking.Mirror) -> 
         validation=validation,
         test=test,
         gradient_coverage=audit.gradient_coverage(model),
-        causal=causal_before and audit.is_causal(model, num_windows=_audited_windows(cfg)),
+        causal=causal_before and audit.is_causal(model, num_windows=num_windows),
         unknown_characters={name: split.unknown_characters for name, split in splits.items()},
         floors=_floors(corpora.load(cfg.data), cfg.data.window),
         seconds=time.perf_counter() - started,
@@ -168,11 +169,6 @@ def _train_and_score(cfg: DictConfig, folder: Path, mirror: tracking.Mirror) -> 
         characters_per_second=trained / recorder.train_seconds,
         peak_memory=_peak_memory(model.device),
     )
-
-
-def _audited_windows(cfg: DictConfig) -> int:
-    """Those of a sample, but two at least, since a leak from window to window needs a second, and four at most."""
-    return min(4, max(2, cfg.data.windows_per_sample))
 
 
 def _trainer(cfg: DictConfig, folder: Path, recorder: Recorder) -> lightning.Trainer:

@@ -24,18 +24,15 @@ class Mirror:
 
     def __init__(self, cfg: DictConfig, *, name: str, memory: str, folder: Path) -> None:
         self._run: Run | None = None
-        self.mode: Literal["offline", "online", "disabled"] = (
-            cfg.logger.mode
-        )  # offline, where online was asked for and is not to be had
+        # Becomes offline, where online was asked for and is not to be had.
+        self.mode: Literal["offline", "online", "disabled"] = cfg.logger.mode
         if self.mode == "disabled":
             return
         import wandb
 
-        server = wandb.setup().settings.base_url
-        if self.mode == "online" and not network.answers(server):
+        if self.mode == "online" and not network.answers(server := wandb.setup().settings.base_url):
             log.warning("W&B's server %s does not answer; this cell's run is kept offline", server)
             self.mode = "offline"
-
         arguments: dict[str, Any] = {
             "project": cfg.logger.project,
             "group": cfg.experiment.name,

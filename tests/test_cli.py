@@ -172,6 +172,7 @@ BAD = {
         ["hydra.run.dir=latin.txt/out"],
         r"latin\.txt/out: cannot be written .*FOLDER",
     ),
+    "a number for a group": (["recipe=3"], r"Config group override must be a string"),
     "a list without -m": (
         ["model=hrm,infini_hrm"],
         r"model=hrm,infini_hrm: several values are a sweep, which takes -m",

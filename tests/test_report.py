@@ -180,3 +180,13 @@ def test_a_text_too_long_for_its_n_grams_is_told_and_drawn_without_them(tmp_path
     text = plots.write([long], tmp_path / "results.svg").read_text()
     assert "unigram counts" in text
     assert "n-gram counts" not in text
+
+
+def test_texts_of_one_source_and_another_length_are_told_apart(tmp_path):
+    short, long = record("hrm", "none", 1, 11.0), record("hrm", "none", 1, 9.0)
+    long["floors"] = {"validation": counted(22.0, 6.1), "test": counted(27.0, 5.1)}
+    assert all(f"unigram {figure}" in tables.caption([short, long]) for figure in ("23.00", "22.00"))
+    text = plots.write([short, long], tmp_path / "results.svg").read_text()
+    assert text.count("unigram counts") == plots.write([short], tmp_path / "one.svg").read_text().count(
+        "unigram counts"
+    )

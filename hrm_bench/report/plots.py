@@ -61,10 +61,15 @@ def _panel(axes: Axes, name: str, records: Sequence[Record]) -> None:
                 linewidths=1.6,
                 label="published" if first else None,
             )
-    counted = tables.counting(records[0], "window")
-    axes.axvline(tables.unigram(records[0]), color=FLOOR, linestyle="--", linewidth=1, label="unigram counts")
-    if counted is not None:
-        axes.axvline(counted[1], color=FLOOR, linestyle=":", linewidth=1.4, label="n-gram counts")
+    # A line for each text, where a sweep has several; named once.
+    unigrams = dict.fromkeys(tables.unigram(record) for record in records)
+    ngrams = dict.fromkeys(found[1] for record in records if (found := tables.counting(record, "window")))
+    for number, floor in enumerate(unigrams):
+        label = None if number else "unigram counts"
+        axes.axvline(floor, color=FLOOR, linestyle="--", linewidth=1, label=label)
+    for number, floor in enumerate(ngrams):
+        label = None if number else "n-gram counts"
+        axes.axvline(floor, color=FLOOR, linestyle=":", linewidth=1.4, label=label)
     axes.set_title(name, loc="left", fontsize=11)
     axes.set_yticks(range(len(variants)), [_label(row) for row, _ in variants])
     axes.set_ylim(len(variants) - 0.4, -0.6)

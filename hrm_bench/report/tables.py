@@ -246,15 +246,14 @@ def _counted(record: Record) -> str:
 
 def caption(records: Sequence[Record]) -> str:
     """What the figures are of, and what counting reaches there: some sentences for each text in the records."""
-    texts = {record["config"]["data"]["source"]: record for record in records}
-    told = []
-    for source, record in texts.items():
-        told.append(
-            f"Perplexity a character, mean ± sd over seeds, on {record['validation']['characters']:,} validation and "
-            f"{record['test']['characters']:,} test characters of {source}. Counting the same training characters "
-            f"reaches, on validation and test: unigram {unigram(record):.2f} and "
-            f"{record['floors']['test']['unigram']['full']:.2f}{_counted(record)}."
-        )
+    texts = {json.dumps([record["config"]["data"]["source"], record["floors"]]): record for record in records}
+    told = [
+        f"Perplexity a character, mean ± sd over seeds, on {record['validation']['characters']:,} validation and "
+        f"{record['test']['characters']:,} test characters of {record['config']['data']['source']}. Counting the same "
+        f"training characters reaches, on validation and test: unigram {unigram(record):.2f} and "
+        f"{record['floors']['test']['unigram']['full']:.2f}{_counted(record)}."
+        for record in texts.values()
+    ]
     told.append("Best epoch chosen on validation.")
     found = rows(records)
     if any(row.left_plateau < row.seeds for row in found):
