@@ -72,7 +72,7 @@ class CharLM(lightning.LightningModule):
         self.seed = seed
         self.nll = MeanMetric().set_dtype(torch.float64)
         self.train_nll = MeanMetric().set_dtype(torch.float64)
-        self._carried: Memories = ()
+        self.last_memory: Memories = ()  # after the last batch, of its lanes
 
     # What an architecture provides
 
@@ -141,7 +141,7 @@ class CharLM(lightning.LightningModule):
         return self.objective.optimizers(self)
 
     def on_train_epoch_start(self) -> None:
-        self._carried = ()
+        self.last_memory = ()
         self.train_nll.reset()
 
     def training_step(self, batch: Batch, batch_index: int) -> None:
@@ -150,11 +150,13 @@ class CharLM(lightning.LightningModule):
         for window, target in zip(tokens.split(self.window, dim=1), targets.split(self.window, dim=1), strict=True):
             loss, memory = self.objective.train_window(self, window, target, memory)
             self.train_nll.update(loss, weight=target.numel())
-        self._carried = memory
+        self.last_memory = memory
 
     def on_validation_epoch_start(self) -> None:
-        self._carried = ()
-        self.nll.reset()
+        self.last_memory = ()
+        for module in self.modules():
+            if isinstance(module, MeanMetric) and module is not self.train_nll:
+                module.reset()
 
     on_test_epoch_start = on_validation_epoch_start
 
@@ -164,7 +166,7 @@ class CharLM(lightning.LightningModule):
         mode = self.memory_policy.evaluation_mode
         if mode == "carry" and self.uses_memory:
             tokens, targets = tokens.reshape(1, -1), targets.reshape(1, -1)
-        logits, self._carried = self(tokens, self._incoming(tokens.shape[0], mode))
+        logits, self.last_memory = self(tokens, self._incoming(tokens.shape[0], mode))
         self.nll.update(functional.cross_entropy(logits.flatten(0, 1), targets.flatten()), weight=targets.numel())
 
     test_step = validation_step
@@ -177,6 +179,6 @@ class CharLM(lightning.LightningModule):
 
     def _incoming(self, num_lanes: int, mode: str) -> Memories:
         """What the lanes of a batch read first: nothing, or, in mode ``carry``, what the batch before left in them."""
-        if mode == "carry" and self._carried and self._carried[0].matrix.shape[0] >= num_lanes:
-            return tuple(memory.lanes(num_lanes) for memory in self._carried)
+        if mode == "carry" and self.last_memory and self.last_memory[0].matrix.shape[0] >= num_lanes:
+            return tuple(memory.lanes(num_lanes) for memory in self.last_memory)
         return self.initial_memory(num_lanes)

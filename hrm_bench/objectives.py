@@ -41,12 +41,10 @@ class Objective(ABC):
     def adamw(self, parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.optim.AdamW:
         return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=self.settings.weight_decay, fused=True)
 
-    def descend(
-        self, model: CharLM, optimizer: LightningOptimizer, loss: Tensor, inputs: list[nn.Parameter] | None = None
-    ) -> None:
+    def descend(self, model: CharLM, optimizer: LightningOptimizer, loss: Tensor) -> None:
         """One clipped step. Parameters that the loss does not reach keep no gradient, so AdamW leaves them alone."""
         optimizer.zero_grad(set_to_none=True)
-        model.manual_backward(loss, inputs=inputs)
+        model.manual_backward(loss)
         reached = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         nn.utils.clip_grad_norm_(reached, self.settings.gradient_clip)
         optimizer.step()
@@ -104,8 +102,8 @@ def dispersion_loss(hidden: Tensor, anchor_weight: float) -> Tensor:
 class OriginAnchoredDispersion(Objective):
     """Two phases a batch: OACD, unsupervised, on the body after every segment; then the task loss on the head alone.
 
-    Phase 1 sums the loss over the states that the segment has just computed; phase 2 takes one step on the last states,
-    through which no gradient goes back.
+    Phase 1 sums the loss over the states that the segment has just computed; phase 2 takes ``head_steps`` steps (1 as
+    published) on the last states, through which no gradient goes back. The loss that it gives back is the first one's.
     """
 
     def __init__(
@@ -114,11 +112,13 @@ class OriginAnchoredDispersion(Objective):
         optimizer: OptimizerSettings,
         body_learning_rate: float,
         head_learning_rate: float,
+        head_steps: int,
         anchor_weight: float,
     ) -> None:
         super().__init__(optimizer=optimizer)
         self.body_learning_rate = body_learning_rate
         self.head_learning_rate = head_learning_rate
+        self.head_steps = head_steps
         self.anchor_weight = anchor_weight
 
     def optimizers(self, model: CharLM) -> list[torch.optim.Optimizer]:
@@ -131,11 +131,15 @@ class OriginAnchoredDispersion(Objective):
 
     def train_window(self, model: CharLM, tokens: Tensor, targets: Tensor, memory: Memories) -> tuple[Tensor, Memories]:
         body, head = optimizers_of(model)
-        for refinement in model.refine(tokens, memory):
-            computed = [level for level in refinement.state if level.requires_grad]
-            self.descend(
-                model, body, torch.stack([dispersion_loss(level, self.anchor_weight) for level in computed]).sum()
-            )
-        loss = task_loss(refinement.logits, targets)
-        self.descend(model, head, loss, inputs=list(model.head.parameters()))
-        return loss.detach(), refinement.memory
+        read_by_head: list[Tensor] = []
+        with model.head.register_forward_pre_hook(lambda _, inputs: read_by_head.append(inputs[0].detach())):
+            for refinement in model.refine(tokens, memory):
+                computed = [level for level in refinement.state if level.requires_grad]
+                self.descend(
+                    model, body, torch.stack([dispersion_loss(level, self.anchor_weight) for level in computed]).sum()
+                )
+        losses = []
+        for _ in range(self.head_steps):
+            losses.append(task_loss(model.head(read_by_head[-1]), targets))
+            self.descend(model, head, losses[-1])
+        return losses[0].detach(), refinement.memory

@@ -9,7 +9,7 @@ from typing import Any
 import lightning
 from lightning.pytorch.trainer.states import TrainerFn
 
-from hrm_bench import progress
+from hrm_bench import probes, progress
 from hrm_bench.charlm import CharLM
 from hrm_bench.records import Epoch
 from hrm_bench.tracking import Mirror
@@ -21,8 +21,9 @@ SECONDS_BETWEEN_REPORTS = 1.0
 class Recorder(lightning.Callback):
     """Collects a row an epoch, and stops training with an error where the validation loss is not a number."""
 
-    def __init__(self, folder: Path, mirror: Mirror) -> None:
+    def __init__(self, folder: Path, mirror: Mirror, *, with_memory: bool) -> None:
         self.folder = folder
+        self.with_memory = with_memory  # whether the model has a memory that is ever written
         self.mirror = mirror
         self.history: list[Epoch] = []
         self.train_seconds = 0.0
@@ -58,6 +59,8 @@ class Recorder(lightning.Callback):
             validation_perplexity=math.exp(nll),
             seconds=self.train_seconds,
         )
+        if self.with_memory:
+            row |= probes.memory_course(model)  # type: ignore[typeddict-item]
         self.history.append(row)
         self.mirror.log(row)
         self._report(trainer, fraction_of_epoch=1.0)
@@ -65,7 +68,7 @@ class Recorder(lightning.Callback):
     def write_history(self) -> None:
         """The history as a table beside the record."""
         with (self.folder / HISTORY_FILE).open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(Epoch.__annotations__))
+            writer = csv.DictWriter(file, fieldnames=list(self.history[0]))
             writer.writeheader()
             writer.writerows(self.history)
 

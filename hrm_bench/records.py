@@ -4,12 +4,12 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 from hrm_bench.errors import UsageError
 from hrm_bench.metrics import Score
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 RECORD_FILE = "record.json"
 
 
@@ -24,6 +24,23 @@ class Epoch(TypedDict):
     validation_nll: float
     validation_perplexity: float
     seconds: float  # of training, since the cell's first epoch began
+    memory_share: NotRequired[float]  # of a model with a memory: what its gates give to it, mean over validation text
+    memory_norm: NotRequired[float]  # and the norm of a memory's matrix at the end of that text, mean over its heads
+
+
+class Leak(TypedDict):
+    """How much of the future any logit shows, by both audits; 0 but for rounding where a model is causal."""
+
+    perturbation: float  # the largest change of a logit when a later character changes
+    gradient: float  # the largest gradient of a logit in a later character's embedding
+
+
+class MemoryUse(TypedDict):
+    """Perplexity a character of one text, read with the model's own memory and with others in its place."""
+
+    own: float
+    zeroed: float  # an empty one before each window
+    another_lane: float  # at each window, that of a lane which has read as much of the other scored text
 
 
 class Record(TypedDict, total=False):
@@ -46,7 +63,12 @@ class Record(TypedDict, total=False):
     validation: Score
     test: Score
     gradient_coverage: dict[str, list[str]]  # which losses reach each component
-    causal: bool  # measured by perturbation, before training and on the best checkpoint
+    leak: dict[str, Leak]  # before_training and best: of the best checkpoint
+    causal: bool  # whether all of these are but rounding
+    bits_by_position: dict[str, list[float]]  # of each scored split: bits a character, by place in the window
+    memory_use: dict[str, MemoryUse]  # of each scored split; empty without a memory that is ever written
+    state_size: int  # numbers that a lane carries from window to window
+    flops_per_character: float  # of reading, without training: twice the multiply-adds of all matrix products
     unknown_characters: dict[str, int]  # of each split, read as the vocabulary's first symbol
     floors: dict[str, Floors]  # perplexity of counting models on each scored split: floor, way
     seconds: float  # the whole cell

@@ -19,7 +19,7 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
 
-from hrm_bench import audit, progress, records, tracking
+from hrm_bench import audit, probes, progress, records, tracking
 from hrm_bench.charlm import CharLM, MemoryPolicy
 from hrm_bench.config import cell_name, identity, locate, memory_mode
 from hrm_bench.data import corpora
@@ -140,8 +140,9 @@ def _train_and_score(cfg: DictConfig, folder: Path, mirror: tracking.Mirror) -> 
     data = load_windows(cfg)
     model = build(cfg)
     num_windows = audit.windows_to_audit(cfg.data.windows_per_sample)
-    causal_before = audit.is_causal(model, num_windows=num_windows)
-    recorder = Recorder(folder, mirror)
+    before = audit.leak(model, num_windows=num_windows)
+    with_memory = memory_mode(cfg) != "none"
+    recorder = Recorder(folder, mirror, with_memory=with_memory)
     trainer = _trainer(cfg, folder, recorder)
     trainer.fit(model, datamodule=data)
     recorder.write_history()
@@ -152,7 +153,10 @@ def _train_and_score(cfg: DictConfig, folder: Path, mirror: tracking.Mirror) -> 
     validation = _score(model, data.validation)
     trainer.test(model, datamodule=data, verbose=False)
     test = _score(model, data.test)
+    model.eval()
+    after = audit.leak(model, num_windows=num_windows)
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
+    scored = {"validation": (data.validation, data.test), "test": (data.test, data.validation)}  # and the other one
     trained = len(recorder.history) * data.train.num_whole * data.train.length
     return Record(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -161,7 +165,12 @@ def _train_and_score(cfg: DictConfig, folder: Path, mirror: tracking.Mirror) -> 
         validation=validation,
         test=test,
         gradient_coverage=audit.gradient_coverage(model),
-        causal=causal_before and audit.is_causal(model, num_windows=num_windows),
+        leak={"before_training": before, "best": after},
+        causal=audit.is_causal(before, after),
+        bits_by_position={name: probes.bits_by_position(model, split) for name, (split, _) in scored.items()},
+        memory_use={name: probes.memory_use(model, *both) for name, both in scored.items()} if with_memory else {},
+        state_size=probes.state_size(model) if with_memory else 0,
+        flops_per_character=probes.flops_per_character(model),
         unknown_characters={name: split.unknown_characters for name, split in splits.items()},
         floors=_floors(corpora.load(cfg.data), cfg.data.window),
         seconds=time.perf_counter() - started,
@@ -191,6 +200,7 @@ def _trainer(cfg: DictConfig, folder: Path, recorder: Recorder) -> lightning.Tra
         default_root_dir=folder,
         logger=False,
         num_sanity_val_steps=0,
+        inference_mode=False,  # its tensors cannot be used outside of it, where the probes go on with the model
         enable_progress_bar=False,
         enable_model_summary=False,
     )

@@ -35,19 +35,24 @@ def test_no_logit_moves_when_a_later_character_does(name, mode, update, rule):
         for num_windows in (1, 4):
             settings = [f"model={name}", f"memory={mode}", f"model.update={update}", f"memory.rule={rule}"]
             model = small(*settings, f"model.num_segments={num_segments}")
-            assert audit.is_causal(model, num_windows=num_windows)
+            assert audit.is_causal(audit.leak(model, num_windows=num_windows))
             train(model, [random_batch(4, 8 * num_windows, seed) for seed in range(2)])
-            assert audit.is_causal(model, num_windows=num_windows)
+            assert audit.is_causal(audit.leak(model, num_windows=num_windows))
+
+
+def assert_both_ways_see(found):
+    assert min(found.values()) > audit.TOLERANCE
+    assert not audit.is_causal(found)
 
 
 @pytest.mark.parametrize("name", having("causal"))
 def test_the_audit_catches_a_missing_causal_mask(name):
-    assert not audit.is_causal(small(f"model={name}", "model.causal=false"), num_windows=2)
+    assert_both_ways_see(audit.leak(small(f"model={name}", "model.causal=false"), num_windows=2))
 
 
 @pytest.mark.parametrize("name", WITH_MEMORY)
 def test_the_audit_catches_a_memory_written_in_every_segment(name):
-    assert not audit.is_causal(small(f"model={name}", "memory.write=every_segment"), num_windows=1)
+    assert_both_ways_see(audit.leak(small(f"model={name}", "memory.write=every_segment"), num_windows=1))
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -61,7 +66,48 @@ def test_the_audit_catches_a_planted_leak_of_one_character(name):
 
     model = small(f"model={name}")
     model.__class__ = Leaky
-    assert not audit.is_causal(model, num_windows=1)
+    assert not audit.is_causal(audit.leak(model, num_windows=1))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_both_audits_catch_a_planted_leak_of_one_embedding_even_without_gradient(name):
+    class Leaky(type(small(f"model={name}"))):
+        def segment(self, tokens, state, memory):
+            logits, state, update = super().segment(tokens, state, memory)
+            with torch.no_grad():
+                future = self.embedding(tokens)[:, 3, 0].detach()
+            leak = torch.zeros_like(logits)
+            leak[:, 2, 0] = 1e-6 * future
+            return logits + leak, state, update
+
+    model = small(f"model={name}")
+    model.__class__ = Leaky
+    assert_both_ways_see(audit.leak(model, num_windows=2))
+
+
+def test_a_model_that_embeds_nothing_is_told_that_its_gradient_cannot_be_audited():
+    class OneHot(type(small("model=lstm"))):
+        def segment(self, tokens, state, memory):
+            return torch.nn.functional.one_hot(tokens, 97).float(), state, memory
+
+    model = small("model=lstm")
+    model.__class__ = OneHot
+    with pytest.raises(ValueError, match=r"reads no nn\.Embedding"):
+        audit.leak(model, num_windows=1)
+
+
+@pytest.mark.parametrize("name", WITH_MEMORY)
+def test_the_audit_by_gradient_sees_through_a_memory_that_is_written_without_gradient(name):
+    model = small(f"model={name}", "memory=carry")
+    text = torch.arange(16)[None]
+    with audit._AllPathsOpen() as paths:
+        _, memory = model(text[:, :8])
+        logits, _ = model(text[:, 8:], memory)
+    read_by_the_written_segment = paths.embedded[model.num_segments - 1]
+    (gradient,) = torch.autograd.grad(logits[0, 4].sum(), read_by_the_written_segment)
+    assert gradient.abs().sum() > 0
+    assert torch.is_grad_enabled()
+    assert not model(text)[0].detach().requires_grad
 
 
 def test_all_segments_of_a_window_read_the_memory_as_it_stood_before_it(monkeypatch):

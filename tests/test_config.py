@@ -112,7 +112,10 @@ def test_the_identity_covers_what_can_change_a_figure_and_nothing_else():
         ["seed=7"],
         ["model.width=32"],
         ["model.objective._target_=hrm_bench.objectives.OriginAnchoredDispersion"]
-        + [f"+model.objective.{key}=1" for key in ("body_learning_rate", "head_learning_rate", "anchor_weight")],
+        + [
+            f"+model.objective.{key}=1"
+            for key in ("body_learning_rate", "head_learning_rate", "head_steps", "anchor_weight")
+        ],
         ["recipe.max_epochs=2"],
         ["data.window=32"],
         ["data.order=contiguous"],

@@ -15,6 +15,11 @@ PARAMETERS = {
     "lstm": 152_460,
     "trm": 151_936,
     "hrm_last_segment": 152_064,
+    "hrm_1level": 152_192,
+    "hrm_simultaneous": 152_064,
+    "lct_2layer_task": 149_952,
+    "lct_2layer_head_bias": 150_049,
+    "lct_2layer_head_time": 149_952,
 }
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import random_batch, small, train
 
-from hrm_bench.objectives import dispersion_loss
+from hrm_bench.objectives import dispersion_loss, task_loss
 
 
 def snapshot(model):
@@ -62,6 +62,43 @@ def test_oacd_takes_a_step_a_segment_on_the_body_and_one_a_window_on_the_head():
     model = small("model=lct_2layer", "model.num_segments=4")
     train(model, [random_batch(4, 8)] * 3)
     assert model.trainer.global_step == 3 * (4 + 1)
+
+
+def test_a_head_given_time_takes_more_steps_on_the_same_states():
+    words = ["model=lct_2layer", "model.num_segments=4", "model.objective.body_learning_rate=0"]
+    batch = random_batch(4, 8)
+    heads = {}
+    for steps in (1, 8):
+        torch.manual_seed(0)  # for the same random states in all
+        model = small(*words, f"model.objective.head_steps={steps}")
+        train(model, [batch])
+        assert model.trainer.global_step == 4 + steps
+        heads[steps] = model.head.weight.detach()
+    torch.manual_seed(0)
+    model = small(*words)
+    hidden = []
+    handle = model.head.register_forward_pre_hook(lambda _, inputs: hidden.append(inputs[0].detach()))
+    train(model, [batch])
+    handle.remove()
+    assert torch.equal(model.head.weight, heads[1])
+    head = small(*words).head
+    optimizer = model.objective.adamw(head.parameters(), model.objective.head_learning_rate)
+    for _ in range(8):
+        loss = task_loss(head(hidden[3]), batch[1])
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(head.parameters(), 1.0)
+        optimizer.step()
+    torch.testing.assert_close(head.weight.detach(), heads[8], rtol=0, atol=1e-6)
+
+
+def test_a_head_with_a_bias_starts_as_one_without():
+    plain, biased = (small("model=lct_2layer", f"model.head_bias={value}") for value in ("false", "true"))
+    assert torch.equal(plain.head.weight, biased.head.weight)
+    assert biased.head.bias.count_nonzero() == 0
+    before = biased.head.bias.clone()
+    train(biased, [random_batch(4, 8)])
+    assert not torch.equal(before, biased.head.bias)
 
 
 def test_oacd_never_sees_the_targets_in_its_body():

@@ -54,6 +54,9 @@ def test_a_record_is_complete_without_its_neighbours(finished):
     )
     assert record["config"] == OmegaConf.to_container(cfg, resolve=True)
     assert record["causal"] is True
+    assert record["leak"].keys() == {"before_training", "best"}
+    assert all(0 <= each <= 1e-9 for leak in record["leak"].values() for each in leak.values())
+    assert record["state_size"] == 2 * 8 * 8 + 2 * 8  # a matrix and a normaliser a head
     assert record["peak_memory"] > 50 * 2**20
     assert record["characters_per_second"] > 0
     assert record["unknown_characters"] == {"train": 0, "validation": 0, "test": 0}

@@ -17,6 +17,7 @@ Shapes: B lanes, T characters, D width, H heads, K head width.
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torchmetrics import MeanMetric
 
 from hrm_bench.charlm import Memories, State
 from hrm_bench.layers.attention import merge_heads, split_heads
@@ -34,11 +35,14 @@ class HiddenStateMemory(nn.Module):
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.output = nn.Linear(width, width, bias=False)
         self.gate = nn.Parameter(torch.zeros(width, width))
+        self.memory_share = MeanMetric()
 
     def forward(self, hidden: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
         queries, keys, values = split_heads(self.qkv(hidden), 3 * self.num_heads).chunk(3, dim=1)  # (B, H, T, K)
         retrieved = self.output(merge_heads(retrieve(memory, queries)))
         gate = functional.linear(hidden, self.gate).sigmoid()
+        if not self.training:
+            self.memory_share.update(gate)
         return gate * retrieved + (1 - gate) * hidden, write(memory, keys, values, self.rule)
 
 

@@ -14,6 +14,7 @@ Shapes: B lanes, T characters, D width, H heads, K head width.
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torchmetrics import MeanMetric
 
 from hrm_bench.charlm import Memories, State
 from hrm_bench.layers.attention import merge_heads, split_heads
@@ -33,11 +34,14 @@ class InfiniAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.output = nn.Linear(width, width, bias=False)
         self.gate = nn.Parameter(torch.zeros(num_heads))
+        self.memory_share = MeanMetric()
 
     def forward(self, hidden: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
         queries, keys, values = split_heads(self.qkv(hidden), 3 * self.num_heads).chunk(3, dim=1)  # (B, H, T, K)
         local = functional.scaled_dot_product_attention(queries, keys, values, is_causal=self.causal)
         share = self.gate.sigmoid()[:, None, None]  # of the memory in each head
+        if not self.training:
+            self.memory_share.update(share)
         mixed = share * retrieve(memory, queries) + (1 - share) * local  # eq. 6
         return self.output(merge_heads(mixed)), write(memory, keys, values, self.rule)
 

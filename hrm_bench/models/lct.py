@@ -18,8 +18,8 @@ Where the reports are silent, and what we chose, once, on seed 42 and validation
   head is within 3 % (nats, validation) of one that is fitted to its states until it has converged: a test says so.
 
 The head has no bias, and OACD moves the states' centroid to the origin: no direction is left in which such a head could
-say how frequent each character is, which is why LCT+OACD can end above the perplexity of unigram counts. With a bias, a
-head fitted to the same states gets under them: the same test says so.
+say how frequent each character is, which is why LCT+OACD can end above the perplexity of unigram counts. With a bias
+(``head_bias``), a head fitted to the same states gets under them: the same test says so.
 
 Shapes: B lanes, T characters, D width, V vocabulary.
 """
@@ -51,6 +51,7 @@ class LCT(CharLM):
         num_segments: int,
         update: Update,
         state_std: float,
+        head_bias: bool,
         causal: bool,
         memory: MemoryPolicy,
         objective: Objective,
@@ -73,8 +74,10 @@ class LCT(CharLM):
             )
             for _ in self.periods
         )
-        self.head = nn.Linear(width * len(self.periods), vocabulary_size, bias=False)
+        self.head = nn.Linear(width * len(self.periods), vocabulary_size, bias=head_bias)
         self.initialise(width=width)
+        if head_bias:
+            nn.init.zeros_(self.head.bias)
 
     def initial_state(self, num_lanes: int, length: int) -> State:
         """A state a level, and the number of segments done so far, a scalar."""
