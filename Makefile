@@ -7,7 +7,8 @@ RUN := $(BIN)/python -m hrm_bench -m launcher=joblib
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check reproduce exp1 exp2 exp2_as_published report clean
+.PHONY: help setup demo test check reproduce exp1 exp2 exp2_as_published supervision causal_mask hierarchy plateau \
+	memory_matrix experiments report dashboard clean
 
 help: ## Show this help
 	@grep -hE '^[a-z0-9_]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -17,7 +18,7 @@ setup: $(READY) ## Make .venv with the exact versions of constraints.txt
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,launchers]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,launchers,dashboard]'
 	@touch $@
 
 demo: setup ## Train every model once on the bundled text
@@ -32,7 +33,11 @@ check: setup ## What to run before a commit: style, types, tests
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2
 
-reproduce: exp1 exp2 exp2_as_published ## All experiments of both reports on WikiText-2, 8 seeds; finished cells are kept
+reproduce: exp1 exp2 exp2_as_published supervision causal_mask ## Every claim of both reports on WikiText-2, 8 seeds, to its verdict
+	$(BIN)/python -m hrm_bench.report
+
+experiments: hierarchy plateau memory_matrix ## Beyond the reports: hierarchy, plateau, memory_matrix; then the report
+	$(BIN)/python -m hrm_bench.report
 
 exp1: setup ## The first report: HRM against LCT+OACD
 	$(RUN) experiment=hrm_vs_lct $(ARGS)
@@ -43,8 +48,26 @@ exp2: setup ## The second report with causal memories: HRM against HRM+Memory an
 exp2_as_published: setup ## The second report as it was run
 	$(RUN) experiment=hrm_vs_infini_as_published $(ARGS)
 
-report: setup ## The tables of all sweeps in multirun/, again, from their records
+supervision: setup ## Does the loss at every segment and for every layer matter? With controls
+	$(RUN) experiment=supervision $(ARGS)
+
+causal_mask: setup ## What HRM reaches where it sees what it is to predict
+	$(RUN) experiment=causal_mask $(ARGS)
+
+hierarchy: setup ## What of the hierarchy matters: order of updates, levels, depth of the gradient
+	$(RUN) experiment=hierarchy $(ARGS)
+
+plateau: setup ## Failed, or stopped on the unigram plateau? Patience off, and a head given time and a bias
+	$(RUN) experiment=plateau $(ARGS)
+
+memory_matrix: setup ## Where does a memory help? Modes, orders of the text, windows a sample
+	$(RUN) experiment=memory_matrix $(ARGS)
+
+report: setup ## The report of all sweeps in multirun/, again, from their records
 	$(BIN)/python -m hrm_bench.report
+
+dashboard: setup ## A W&B workspace that compares model, memory and seed; needs `wandb login`
+	$(BIN)/python -m hrm_bench.dashboard $(ARGS)
 
 clean: ## Remove .venv and caches; multirun/ is kept
 	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache dist build

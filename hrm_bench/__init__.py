@@ -1,15 +1,17 @@
 """hrm_bench: hierarchical, recurrent and memory-augmented character models, compared so that it can be trusted.
 
-In a notebook: ``cfg = hrm_bench.compose("model=hrm", "seed=3")``, then ``model = hrm_bench.build(cfg)``.
+In a notebook: ``cfg = hrm_bench.compose("model=hrm", "seed=3")``, then ``model = hrm_bench.build(cfg)``; of what has
+run, ``cells, history = hrm_bench.load("multirun")``.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hrm_bench.config import compose
+    from hrm_bench.report.load import load
     from hrm_bench.run import build
 
-__all__ = ["build", "compose"]
+__all__ = ["build", "compose", "load"]
 __version__ = "0.1.0"
 
 
@@ -23,4 +25,8 @@ def __getattr__(name: str) -> Any:
         from hrm_bench.run import build
 
         return build
+    if name == "load":
+        from hrm_bench.report.load import load
+
+        return load
     raise AttributeError(f"module 'hrm_bench' has no attribute '{name}'")

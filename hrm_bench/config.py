@@ -93,10 +93,10 @@ class LoggerSchema:
 
 @dataclass
 class ExperimentSchema:
-    """What a sweep is called, and which model its differences are taken to."""
+    """What a sweep is called, and what its differences are taken to: values of model, memory or settings."""
 
     name: str = MISSING
-    baseline: str = MISSING
+    baseline: dict[str, Any] = MISSING
 
 
 @dataclass

@@ -41,16 +41,22 @@ def watched(cell: Cell) -> Watched:
     return Watched(" ".join([cell.cfg.model.name, *memory, f"seed {cell.cfg.seed}"]), cell.folder)
 
 
-def conclude(folders: list[Path], *, root: Path) -> None:
-    """Show and write the table of these cells; exit with status 1 if one of them is not finished."""
-    from hrm_bench.report import plots, tables
+def conclude(folders: list[Path], *, root: Path, report_run: bool = False) -> None:
+    """Show the table of these cells and write their report; exit with status 1 if one of them is not finished.
+
+    ``report_run`` has W&B keep the report too, where the cells have runs there.
+    """
+    from hrm_bench import tracking
+    from hrm_bench.report import outputs, tables
 
     found = [(folder, records.read(folder)) for folder in folders]
     finished = [record for _, record in found if record is not None and records.is_finished(record)]
     if finished:
         tables.show(finished)
-        for path in (*tables.write(finished, root), plots.write(finished, root / "results.svg")):
+        for path in outputs.write_all([record for _, record in found if record is not None], root):
             print(f"Written: {os.path.relpath(path)}")
+        if report_run:
+            tracking.report(finished, root)
     offline = [r for r in finished if r["config"]["logger"]["mode"] == "online" and r["wandb"] == "offline"]
     if offline:
         told = f"W&B was not to be had online: {len(offline)} of {len(folders)} runs are kept offline, for `wandb sync`"

@@ -1,10 +1,10 @@
 """The mirror in W&B: a run a cell, in the cell's folder. Nothing is ever read back from it."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -19,36 +19,25 @@ log = logging.getLogger(__name__)
 INIT_TIMEOUT = 15  # seconds to wait for a server before going on offline
 
 
+Mode = Literal["offline", "online", "disabled"]
+
+
 class Mirror:
     """The W&B run of one cell, or nothing at all where ``logger.mode`` is disabled."""
 
     def __init__(self, cfg: DictConfig, *, name: str, memory: str, folder: Path) -> None:
-        self._run: Run | None = None
-        # Becomes offline, where online was asked for and is not to be had.
-        self.mode: Literal["offline", "online", "disabled"] = cfg.logger.mode
-        if self.mode == "disabled":
-            return
-        import wandb
-
-        if self.mode == "online" and not network.answers(server := wandb.setup().settings.base_url):
-            log.warning("W&B's server %s does not answer; this cell's run is kept offline", server)
-            self.mode = "offline"
-        arguments: dict[str, Any] = {
-            "project": cfg.logger.project,
-            "group": cfg.experiment.name,
-            "name": name,
-            "tags": [f"model:{cfg.model.name}", f"memory:{memory}", f"data:{cfg.data.source}"],
-            "config": OmegaConf.to_container(cfg, resolve=True),
-            "dir": folder,
-            "reinit": "create_new",
-            "settings": wandb.Settings(silent=True, console="off", init_timeout=INIT_TIMEOUT),
-        }
-        try:
-            self._run = wandb.init(mode=self.mode, **arguments)
-        except wandb.errors.Error as error:
-            log.warning("W&B %s is not to be had (%s); this cell's run is kept offline", self.mode, error)
-            self.mode = "offline"
-            self._run = wandb.init(mode="offline", **arguments)
+        config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+        config["memory"]["mode"] = memory  # as it is, not as it was asked for of a model that has none
+        # The mode becomes offline, where online was asked for and is not to be had.
+        self.mode, self._run = _begin(
+            cfg.logger.mode,
+            project=cfg.logger.project,
+            group=cfg.experiment.name,
+            name=name,
+            tags=[f"model:{cfg.model.name}", f"memory:{memory}", f"data:{cfg.data.source}"],
+            config=config,
+            dir=folder,
+        )
 
     def log(self, row: Epoch) -> None:
         """Add an epoch to the run's history."""
@@ -77,3 +66,64 @@ class Mirror:
         except Exception:
             log.exception("W&B failed; the cell goes on without it")
             self._run = None
+
+
+def report(records: Sequence[Record], folder: Path) -> None:
+    """The report of a finished sweep as a run of its group: the table, every plot as an image, and the page.
+
+    ``folder`` is the sweep's, with the report already in it; the run is kept there. What W&B cannot do is logged and
+    changes nothing.
+    """
+    logger, experiment = (records[0]["config"][group] for group in ("logger", "experiment"))
+    try:
+        _, run = _begin(
+            logger["mode"],
+            project=logger["project"],
+            group=experiment["name"],
+            name=f"report of {experiment['name']}",
+            job_type="report",
+            tags=["report"],
+            config={"experiment": experiment},
+            dir=folder,
+        )
+        if run is None:
+            return
+        import wandb
+
+        from hrm_bench.report import claims, curves, drawing, outputs, tables
+        from hrm_bench.report.variants import variants
+
+        headings, lines = tables.grid(records)
+        shown: dict[str, Any] = {"results": wandb.Table(columns=[*headings], data=lines)}
+        found = claims.findings(records)
+        if found:
+            headings, lines = claims.grid(found)
+            shown["verdicts"] = wandb.Table(columns=[*headings], data=lines)
+        with drawing.style():
+            for panel in curves.panels(variants(records)):
+                shown[f"learning/{drawing.slug(panel.title or 'all')}"] = wandb.Image(curves.learning(panel))
+        shown["page"] = wandb.Html(str(folder / outputs.PAGE_FILE), inject=False)
+        run.log(shown)
+        run.finish()
+    except Exception as error:
+        log.warning("W&B failed (%s: %s); the report is in %s all the same", type(error).__name__, error, folder)
+
+
+def _begin(mode: Mode, **arguments: Any) -> "tuple[Mode, Run | None]":
+    """A run, and the mode that it came to be in."""
+    if mode == "disabled":
+        return mode, None
+    import wandb
+
+    arguments |= {
+        "reinit": "create_new",
+        "settings": wandb.Settings(silent=True, console="off", init_timeout=INIT_TIMEOUT),
+    }
+    if mode == "online" and not network.answers(server := wandb.setup().settings.base_url):
+        log.warning("W&B's server %s does not answer; the run is kept offline", server)
+        mode = "offline"
+    try:
+        return mode, wandb.init(mode=mode, **arguments)
+    except wandb.errors.Error as error:
+        log.warning("W&B %s is not to be had (%s); the run is kept offline", mode, error)
+        return "offline", wandb.init(mode="offline", **arguments)

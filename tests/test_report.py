@@ -8,6 +8,7 @@ from rich.console import Console
 
 from hrm_bench.metrics import score
 from hrm_bench.report import plots, tables
+from hrm_bench.report.variants import variants
 
 
 def counted(unigram, kneser_ney):
@@ -24,7 +25,7 @@ def record(model, memory, seed, perplexity, *, causal=True, experiment="hrm_vs_i
 
     figures = score(math.log(perplexity), characters=4992, words=1000)
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         "status": "finished",
         "model": model,
         "memory": memory,
@@ -36,7 +37,7 @@ def record(model, memory, seed, perplexity, *, causal=True, experiment="hrm_vs_i
         "causal": causal,
         "floors": {"validation": counted(23.0, 7.6), "test": counted(28.0, 6.6)},
         "config": {
-            "experiment": {"name": experiment, "baseline": "hrm"},
+            "experiment": {"name": experiment, "baseline": {"model": "hrm"}},
             "data": {"source": "wikitext2", "train_chars": 20_000, "validation_chars": 5_000},
             "model": {"name": model, "update": "sequential"},
             "memory": {"mode": "reset" if memory == "none" else memory},
@@ -44,6 +45,10 @@ def record(model, memory, seed, perplexity, *, causal=True, experiment="hrm_vs_i
         }
         | (config or {}),
     }
+
+
+def rows(records):
+    return [variant.row for variant in variants(records)]
 
 
 SWEEP = [
@@ -56,7 +61,7 @@ SWEEP = [
 
 
 def test_a_row_is_a_variant_over_its_seeds():
-    hrm, infini = tables.rows(SWEEP)
+    hrm, infini = rows(SWEEP)
     assert (hrm.model, hrm.memory, hrm.seeds, hrm.causal) == ("hrm", "none", 2, True)
     assert hrm.validation_mean == pytest.approx(11.5)
     assert hrm.validation_sd == pytest.approx(0.5**0.5)
@@ -67,7 +72,7 @@ def test_a_row_is_a_variant_over_its_seeds():
 
 
 def test_differences_to_the_baseline_are_paired_by_seed():
-    _, infini = tables.rows(SWEEP)
+    _, infini = rows(SWEEP)
     assert infini.difference.mean == pytest.approx(((12.5 - 12.0) + (22.5 - 11.0)) / 2)
     assert infini.difference.percent == pytest.approx(100 * infini.difference.mean / 11.5)
     assert infini.difference.pairs == 2
@@ -75,7 +80,62 @@ def test_differences_to_the_baseline_are_paired_by_seed():
 
 def test_a_model_that_is_not_causal_is_never_a_baseline():
     records = [record("hrm", "none", 1, 1.13, causal=False), record("infini_hrm", "carry", 1, 12.0)]
-    assert all(row.difference is None for row in tables.rows(records))
+    assert all(row.difference is None for row in rows(records))
+
+
+def test_a_model_that_is_not_causal_is_never_ranked():
+    records = [
+        record("hrm", "none", 1, 1.13, causal=False),
+        record("infini_hrm", "carry", 1, 12.0),
+        record("infini_hrm", "reset", 1, 11.0),
+    ]
+    assert [row.rank for row in rows(records)] == [None, 2, 1]
+
+
+def test_models_on_different_texts_are_not_ranked_together():
+    one, other = record("hrm", "none", 1, 11.0), record("infini_hrm", "carry", 1, 9.0)
+    other["floors"] = {split: counted(20.0, 5.0) for split in ("validation", "test")}
+    assert [row.rank for row in rows([one, other])] == [1, 1]
+
+
+def test_seeds_on_the_plateau_are_named():
+    assert [row.on_plateau for row in rows(SWEEP)] == [(), (2,)]
+    assert "| 2 of 3 | 2 | 12.25 ± 0.35 |" in tables.markdown(SWEEP)
+
+
+def test_a_baseline_is_the_variant_with_the_values_that_the_experiment_names():
+    def cell(memory, order, seed, perplexity):
+        found = record("infini_hrm", memory, seed, perplexity)
+        found["config"]["data"] = found["config"]["data"] | {"order": order}
+        found["config"]["memory"] = {"mode": memory}
+        found["config"]["experiment"]["baseline"] = {"memory": "none"}
+        return found
+
+    records = [
+        cell(memory, order, seed, 10.0 + more + (5.0 if order == "contiguous" else 0.0))
+        for memory, more in (("none", 0.0), ("carry", 1.0))
+        for order in ("shuffled", "contiguous")
+        for seed in (1, 2)
+    ]
+    found = rows(records)
+    assert [(row.memory, row.settings) for row in found] == [
+        ("none", "data.order=shuffled"),
+        ("none", "data.order=contiguous"),
+        ("carry", "data.order=shuffled"),
+        ("carry", "data.order=contiguous"),
+    ]
+    assert [row.difference and round(row.difference.mean, 9) for row in found] == [None, None, 1.0, 1.0]
+
+
+def test_a_baseline_can_be_a_setting():
+    def cell(name, depth, perplexity):
+        found = record(name, "none", 1, perplexity)
+        found["config"]["model"] = {"name": name, "gradient_depth": depth}
+        found["config"]["experiment"]["baseline"] = {"model": "hrm", "model.gradient_depth": 1}
+        return found
+
+    found = rows([cell("hrm", 1, 10.0), cell("hrm", 2, 11.0), cell("hrm_1level", 1, 12.0), cell("hrm_1level", 2, 13.0)])
+    assert [row.difference and round(row.difference.mean, 9) for row in found] == [None, 1.0, 2.0, 3.0]
 
 
 def test_a_model_that_is_not_causal_is_marked_where_it_is_shown():
@@ -83,12 +143,12 @@ def test_a_model_that_is_not_causal_is_marked_where_it_is_shown():
 
 
 def test_published_figures_stand_beside_the_experiments_that_repeat_them_alone():
-    assert [row.published for row in tables.rows(SWEEP)] == [12.10, 12.03]
+    assert [row.published for row in rows(SWEEP)] == [12.10, 12.03]
     first = record("hrm", "none", 1, 11.0, experiment="hrm_vs_lct")
-    assert tables.rows([first])[0].published == 11.31
-    assert tables.rows([record("hrm", "none", 1, 11.0, experiment="custom")])[0].published is None
+    assert rows([first])[0].published == 11.31
+    assert rows([record("hrm", "none", 1, 11.0, experiment="custom")])[0].published is None
     longer = {"source": "wikitext2", "train_chars": None, "validation_chars": 5_000}
-    assert tables.rows([record("hrm", "none", 1, 11.0, config={"data": longer})])[0].published is None
+    assert rows([record("hrm", "none", 1, 11.0, config={"data": longer})])[0].published is None
 
 
 def test_what_else_sets_variants_apart_is_named():
@@ -98,13 +158,25 @@ def test_what_else_sets_variants_apart_is_named():
         for update in ("sequential", "simultaneous")
         for seed in (1, 2)
     ]
-    found = tables.rows(records)
+    found = rows(records)
     assert [row.settings for row in found] == ["model.update=sequential", "model.update=simultaneous"] * 2
     assert [row.difference and row.difference.mean for row in found] == [None, None, 0.0, 0.0]
 
 
+def test_where_wikitext_lies_is_no_variant_but_which_file_is():
+    def at(source, path, seed):
+        data = {"source": source, "path": path, "train_chars": 20_000, "validation_chars": 5_000}
+        return record("hrm", "none", seed, 11.0, config={"data": data})
+
+    assert len(rows([at("wikitext2", None, 1), at("wikitext2", "/mine", 2)])) == 1
+    assert [row.settings for row in rows([at("text_file", "a.txt", 1), at("text_file", "b.txt", 1)])] == [
+        "data.path=a.txt",
+        "data.path=b.txt",
+    ]
+
+
 def test_one_seed_has_no_standard_deviation():
-    (row,) = tables.rows(SWEEP[:1])
+    (row,) = rows(SWEEP[:1])
     assert row.validation_sd is None
     assert "±" not in tables.markdown(SWEEP[:1]).split("\n\n")[1]
 
@@ -160,7 +232,7 @@ def test_enough_seeds_have_an_interval_and_a_p_that_holm_has_adjusted(tmp_path):
         for name, memory, more in (("hrm", "none", 0.0), ("infini_hrm", "carry", 0.5), ("hrm_memory", "carry", 0.001))
         for seed in range(8)
     ]
-    hrm, infini, _ = tables.rows(records)
+    hrm, infini, _ = rows(records)
     assert hrm.p_holm is None
     assert infini.difference.low == pytest.approx(0.5)
     assert infini.p_holm == pytest.approx(2 * 2 / 2**8)  # the only two of 256 patterns as far out, twice for two rows

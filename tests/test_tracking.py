@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from test_run import quick
 
+from hrm_bench import tracking
+from hrm_bench.report import outputs
 from hrm_bench.run import cell_folder, run_cell
 
 
@@ -52,6 +54,33 @@ def test_the_history_and_the_summary_are_those_of_the_record(sweep):
     assert str(record["test"]["perplexity"]) in text
     assert record["identity"] in text
     assert entries("exit", found)[-1].get("exit_code", 0) == 0
+
+
+def test_the_report_is_a_run_of_the_group_with_tables_images_and_the_page(sweep, tmp_path):
+    records = [record for _, record in sweep]
+    outputs.write_all(records, tmp_path)
+    tracking.report(records, tmp_path)
+    found = logged(tmp_path)
+    (run,) = entries("run", found)
+    assert (run["run_group"], run["job_type"], run["display_name"]) == ("custom", "report", "report of custom")
+    text = json.dumps(list(entries("history", found)))
+    assert all(kind in text for kind in ("table-file", "image-file", "html-file"))
+    (media,) = tmp_path.glob("wandb/offline-run-*/files/media")
+    assert {path.suffix for path in media.rglob("*.*")} == {".json", ".png", ".html"}
+    (table,) = media.rglob("results*.json")
+    assert f"{records[0]['validation']['perplexity']:.2f}" in table.read_text()
+
+
+def test_a_model_without_memory_is_mirrored_as_one(tmp_path):
+    cfg = quick("model=hrm", "memory=carry", "recipe.max_epochs=1", logger="wandb")
+    run_cell(cfg, tmp_path)
+    (run,) = entries("run", logged(cell_folder(cfg, tmp_path)))
+    assert run["config"]["update"]["memory"]["mode"] == "none"
+
+
+def test_a_report_that_w_and_b_cannot_keep_is_told_in_one_line(sweep, tmp_path, caplog):
+    tracking.report([record for _, record in sweep], tmp_path / "nowhere" / "\0")
+    assert "the report is in" in caplog.text
 
 
 def test_a_failed_cell_ends_its_run_as_failed(tmp_path):

@@ -1,33 +1,63 @@
-"""``python -m hrm_bench.report [FOLDER ...]``: tables and pictures of finished sweeps, again, from their records."""
+"""``python -m hrm_bench.report [FOLDER ...]``: tables, pictures and pages of sweeps, again, from their records."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from hrm_bench import records
 from hrm_bench.errors import UsageError, command
-from hrm_bench.report import plots, tables
+from hrm_bench.records import Record
+from hrm_bench.report import claims, compare, outputs, tables
+from hrm_bench.report.sections import sections
+
+ALL = Path("multirun")
 
 
-def main(folders: list[str]) -> int:
-    """Show and write what each sweep folder (default: all in multirun/) has finished, and one picture of them all.
+def main(words: list[str]) -> int:
+    """Show and write what each sweep folder (default: all in multirun/) has finished, and all of them together.
 
-    Raises UsageError where a folder has no finished cell.
+    Of several folders that are named, each is also set beside the first. Raises UsageError where a folder is missing
+    or has no finished cell.
     """
-    sweeps = [Path(folder) for folder in folders]
-    sweeps = sweeps or sorted(path.parent.parent for path in Path("multirun").glob(f"*/*/{records.RECORD_FILE}"))
-    if not sweeps:
-        raise UsageError("multirun/: no sweeps here; run one, or give their folders")
-    together = []
-    for sweep in dict.fromkeys(sweeps):
-        finished = [record for record in records.read_all(sweep) if records.is_finished(record)]
-        if not finished:
-            raise UsageError(f"{sweep}: no finished cells here; give the folder of a sweep")
-        tables.show(finished)
-        for path in (*tables.write(finished, sweep), plots.write(finished, sweep / "results.svg")):
-            print(f"Written: {path}")
-        together += finished
-    if len(set(sweeps)) > 1:
-        print(f"Written: {plots.write(together, sweeps[0].parent / 'results.svg')}")
+    folders = list(dict.fromkeys(map(Path, words)))
+    folders = folders or sorted({path.parent.parent for path in ALL.glob(f"*/*/{records.RECORD_FILE}")})
+    if not folders:
+        raise UsageError(f"{ALL}/: no sweeps here; run one, or give their folders")
+    sweeps = {name: _read(folder) for name, folder in zip(_names(folders), folders, strict=True)}
+    written, together = [], []
+    for (name, found), folder in zip(sweeps.items(), folders, strict=True):
+        tables.show(_finished(found))
+        made = sections(found, name)
+        written += outputs.write_sweep(found, folder, made)
+        together += made
+    if len(folders) > 1 or not words:
+        above = folders[0].parent if words else ALL
+        compared = compare.compare({name: _finished(found) for name, found in sweeps.items()}) if words else []
+        compare.show(compared)
+        written += outputs.write_together(sweeps, above, together, compared)
+    claims.show(claims.findings([record for found in sweeps.values() for record in _finished(found)]))
+    for path in written:
+        print(f"Written: {path}")
     return 0
+
+
+def _read(folder: Path) -> list[Record]:
+    """All records of a sweep, of which one at least is finished."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder; give the folder of a sweep")
+    found = list(records.read_all(folder))
+    if not _finished(found):
+        raise UsageError(f"{folder}: no finished cells here; give the folder of a sweep")
+    return found
+
+
+def _finished(found: Sequence[Record]) -> list[Record]:
+    return [record for record in found if records.is_finished(record)]
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The folders' own names, or all of their paths where two have the same."""
+    names = [folder.resolve().name for folder in folders]
+    return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
 
 
 if __name__ == "__main__":

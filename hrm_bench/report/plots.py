@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hrm_bench.records import Record
-from hrm_bench.report import tables
+from hrm_bench.report.variants import by_experiment, counting, perplexity, unigram, variants
 
 SEED, PUBLISHED, FLOOR = "#1f6f8b", "#c8553d", "#6b6b6b"
 
@@ -19,16 +19,15 @@ STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "hrm_bench", "font.size": 
 
 def write(records: Sequence[Record], path: Path) -> Path:
     """A panel an experiment, in the order in which the records name them, as SVG; the path written."""
-    experiments = list(dict.fromkeys(record["config"]["experiment"]["name"] for record in records))
-    shown = [[r for r in records if r["config"]["experiment"]["name"] == name] for name in experiments]
-    variants = [len(tables.rows(panel)) for panel in shown]
+    experiments = by_experiment(records)
+    numbers = [len(variants(panel)) for panel in experiments.values()]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(8, 0.9 + 0.9 * len(shown) + 0.32 * sum(variants)), layout="constrained")
+        figure = Figure(figsize=(8, 0.9 + 0.9 * len(experiments) + 0.32 * sum(numbers)), layout="constrained")
         figure.patch.set_facecolor("white")
         panels = figure.subplots(
-            len(shown), 1, squeeze=False, sharex=True, height_ratios=[0.8 + number for number in variants]
+            len(experiments), 1, squeeze=False, sharex=True, height_ratios=[0.8 + number for number in numbers]
         )[:, 0]
-        for axes, name, panel in zip(panels, experiments, shown, strict=True):
+        for axes, (name, panel) in zip(panels, experiments.items(), strict=True):
             _panel(axes, name, panel)
         panels[-1].set_xlabel("validation perplexity a character, best epoch")
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=4, frameon=False)
@@ -37,10 +36,10 @@ def write(records: Sequence[Record], path: Path) -> Path:
 
 
 def _panel(axes: Axes, name: str, records: Sequence[Record]) -> None:
-    variants = tables.variants(records)
-    for height, (row, seeds) in enumerate(variants):
+    shown = variants(records)
+    for height, variant in enumerate(shown):
         first = height == 0
-        reached = [tables.perplexity(record) for record in seeds.values()]
+        reached = [perplexity(record) for record in variant.seeds.values()]
         axes.scatter(
             reached,
             [height] * len(reached),
@@ -50,9 +49,9 @@ def _panel(axes: Axes, name: str, records: Sequence[Record]) -> None:
             linewidths=0,
             label="a seed" if first else None,
         )
-        if row.published is not None:
+        if variant.row.published is not None:
             axes.scatter(
-                row.published,
+                variant.row.published,
                 height,
                 marker="D",
                 s=60,
@@ -62,8 +61,8 @@ def _panel(axes: Axes, name: str, records: Sequence[Record]) -> None:
                 label="published" if first else None,
             )
     # A line for each text, where a sweep has several; named once.
-    unigrams = dict.fromkeys(tables.unigram(record) for record in records)
-    ngrams = dict.fromkeys(found[1] for record in records if (found := tables.counting(record, "window")))
+    unigrams = dict.fromkeys(unigram(record) for record in records)
+    ngrams = dict.fromkeys(found[1] for record in records if (found := counting(record, "window")))
     for number, floor in enumerate(unigrams):
         label = None if number else "unigram counts"
         axes.axvline(floor, color=FLOOR, linestyle="--", linewidth=1, label=label)
@@ -71,11 +70,6 @@ def _panel(axes: Axes, name: str, records: Sequence[Record]) -> None:
         label = None if number else "n-gram counts"
         axes.axvline(floor, color=FLOOR, linestyle=":", linewidth=1.4, label=label)
     axes.set_title(name, loc="left", fontsize=11)
-    axes.set_yticks(range(len(variants)), [_label(row) for row, _ in variants])
-    axes.set_ylim(len(variants) - 0.4, -0.6)
+    axes.set_yticks(range(len(shown)), [variant.label for variant in shown])
+    axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _label(row: tables.Row) -> str:
-    parts = [row.model, "" if row.memory == "none" else row.memory, row.settings, "" if row.causal else "(not causal)"]
-    return " ".join(filter(None, parts))

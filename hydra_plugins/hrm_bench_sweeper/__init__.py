@@ -37,7 +37,7 @@ class CellSweeper(BasicSweeper):
         with Display([watched(cell) for cell in pending], num_skipped=len(cells) - len(pending)):
             if pending:
                 self.launcher.launch([cell.overrides for cell in pending], initial_job_idx=0)
-        conclude([cell.folder for cell in cells], root=root)
+        conclude([cell.folder for cell in cells], root=root, report_run=bool(pending))
 
     def _plan(self, arguments: list[str], root: Path) -> "list[Cell]":
         """The sweep's cells in the order of its lists, each once."""

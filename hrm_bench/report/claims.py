@@ -1,0 +1,287 @@
+"""The published claims (claims.yaml), each with the verdict that one rule gives it from the records alone."""
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from hrm_bench import statistics
+from hrm_bench.records import Record
+from hrm_bench.report.variants import PUBLISHED_TEXT, Variant, by_experiment, left_plateau, perplexity, variants
+from hrm_bench.statistics import MIN_PAIRS, MOST_SEEDS
+
+DATA: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("claims.yaml").read_text(encoding="utf-8"))
+NUMBERS = {"seeds", "p"}  # headings of figures; all others are of words
+NOTHING = "No claim can be measured yet."
+RULE = statistics.RULE
+
+
+@dataclass(frozen=True)
+class Claim:
+    """An entry of claims.yaml, which says what its fields are."""
+
+    claim: str
+    report: int
+    published: str
+    quantity: statistics.Kind
+    cells: list[dict[str, Any]]
+    experiments: dict[str, str]  # name → command
+    figure: float | None = None
+    direction: bool = False
+    leak: bool = False
+
+    @property
+    def measure(self) -> str:
+        """What is measured, in short words."""
+        form = {"level": "{}", "difference": "{} to {}", "share": "({} - {}) / ({} - {})"}[self.quantity]
+        return form.format(*map(_label, self.cells))
+
+
+CLAIMS = [Claim(**entry) for entry in DATA["claims"]]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the cells of one experiment say about one claim."""
+
+    claim: str
+    report: int
+    published: str
+    experiment: str
+    command: str  # that runs the cells
+    quantity: str
+    measure: str
+    unit: str  # of the estimate, its intervals and the range: "%", or empty for a perplexity
+    seeds: tuple[int, ...]  # those that all the cells have
+    estimate: float
+    sd: float | None  # over seeds; None for one seed, and for a share of what may be no gap
+    low: float | None
+    high: float | None
+    range_low: float
+    range_high: float | None  # None: open
+    p: float | None
+    p_holm: float | None
+    causal: bool  # whether all the cells are
+    decides: bool  # whether the verdict is on the claim, and not only on the experiment as it was run
+    verdict: statistics.Verdict
+    departure: str  # how a contradicted quantity departs from its range
+    seeds_needed: int | None  # of an undecided one; None beyond MOST_SEEDS, and where nothing can be said
+    on_plateau: tuple[tuple[str, tuple[int, ...]], ...]  # cells, and their seeds that sit there
+    left_pairs: int  # seeds whose cells have all left it
+    left_estimate: float | None  # over those, where they are some and not all
+    left_low: float | None
+    left_high: float | None
+
+
+class Missing(NamedTuple):
+    """A claim that the records do not measure in one of its experiments."""
+
+    claim: str
+    experiment: str
+    command: str
+    reason: str
+
+
+def findings(records: Sequence[Record]) -> list[Finding]:
+    """A finding for each claim and each of its experiments of which the (finished) records have all the cells."""
+    alone = [_finding(claim, name, sides) for claim, name, sides in _searched(records) if not isinstance(sides, str)]
+    adjusted = statistics.holm([finding.p for finding in alone])
+    return [replace(finding, p_holm=p) for finding, p in zip(alone, adjusted, strict=True)]
+
+
+def missing(records: Sequence[Record]) -> list[Missing]:
+    """The others, why they are not measured, and the command that would change it."""
+    return [
+        Missing(claim.claim, name, claim.experiments[name], reason)
+        for claim, name, reason in _searched(records)
+        if isinstance(reason, str)
+    ]
+
+
+def _searched(records: Sequence[Record]) -> Iterator[tuple[Claim, str, list[Mapping[int, Record]] | str]]:
+    """Each claim in each of its experiments, with its cells by seed or the reason why there are none."""
+    published = [record for record in records if _is_published(record["config"])]
+    found = {name: variants(its) for name, its in by_experiment(published).items()}
+    for claim in CLAIMS:
+        for name in claim.experiments:
+            yield claim, name, _sides(claim, found.get(name, []))
+
+
+def _is_published(config: Mapping[str, Any]) -> bool:
+    """Whether text and settings are the reports'."""
+    text = all(config["data"][key] == value for key, value in PUBLISHED_TEXT.items())
+    return text and all(_value(config, key, value) == value for key, value in DATA["protocol"].items())
+
+
+def _value(config: Mapping[str, Any], key: str, default: Any = None) -> Any:
+    """What a config has under a dotted key."""
+    group, _, rest = key.partition(".")
+    return _value(config.get(group, {}), rest, default) if rest else config.get(group, default)
+
+
+def _settings(named: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in named.items() if key not in {"model", "memory"}}
+
+
+def _label(named: Mapping[str, Any]) -> str:
+    """A variant of a claim, as a reader sees it."""
+    memory = [named["memory"]] if "memory" in named else []
+    return " ".join([named["model"], *memory, *(f"{key}={str(v).lower()}" for key, v in _settings(named).items())])
+
+
+def _matches(variant: Variant, named: Mapping[str, Any]) -> bool:
+    config = next(iter(variant.seeds.values()))["config"]
+    settings = all(_value(config, key) == value for key, value in _settings(named).items())
+    return settings and (variant.key.model, variant.key.memory) == (named["model"], named.get("memory", "none"))
+
+
+def _sides(claim: Claim, found: Sequence[Variant]) -> list[Mapping[int, Record]] | str:
+    """The records of the claim's variants by seed; or, in words, what is amiss."""
+    sides = []
+    for named in claim.cells:
+        matching = [variant for variant in found if _matches(variant, named)]
+        if not matching:
+            return f"no cells of {_label(named)} with the published text and settings"
+        if len(matching) > 1:
+            return f"more than one {_label(named)}: {'; '.join(variant.row.settings for variant in matching)}"
+        sides.append(matching[0].seeds)
+    return sides if set.intersection(*map(set, sides)) else "no seed is common to all the cells"
+
+
+def _measured(claim: Claim, rows: Sequence[Sequence[Record]]) -> statistics.Quantity:
+    """The claim's quantity; a row has the records of one seed."""
+    sides = [[perplexity(record) for record in side] for side in zip(*rows, strict=True)]
+    if claim.quantity == "level":
+        return statistics.level(sides[0])
+    if claim.quantity == "difference":
+        return statistics.percent_difference(sides[0], sides[1])
+    part, gap = ([a - b for a, b in zip(*pair, strict=True)] for pair in (sides[:2], sides[2:]))
+    return statistics.share(part, gap)
+
+
+def _finding(claim: Claim, experiment: str, sides: Sequence[Mapping[int, Record]]) -> Finding:
+    seeds = sorted(set.intersection(*map(set, sides)))
+    rows = [[side[seed] for side in sides] for seed in seeds]
+    left = [row for row in rows if all(left_plateau(record) for record in row)]
+    of_left = _measured(claim, left) if 0 < len(left) < len(rows) else None
+    found = _measured(claim, rows)
+    bounds = statistics.published_range(claim.quantity, claim.figure, direction=claim.direction)
+    causal = all(record["causal"] for row in rows for record in row)
+    stuck = {
+        _label(named): tuple(seed for seed in seeds if not left_plateau(side[seed]))
+        for named, side in zip(claim.cells, sides, strict=True)
+    }
+    return Finding(
+        **{name: getattr(claim, name) for name in ("claim", "report", "published", "quantity", "measure")},
+        **found._asdict() | {"seeds": tuple(seeds)},
+        experiment=experiment,
+        command=claim.experiments[experiment],
+        unit="" if claim.quantity == "level" else "%",
+        range_low=bounds[0],
+        range_high=bounds[1],
+        p_holm=None,
+        causal=causal,
+        decides=causal or claim.leak,
+        verdict=statistics.verdict(found, *bounds),
+        departure=statistics.departure(found, *bounds),
+        seeds_needed=statistics.seeds_to_decide(found, *bounds),
+        on_plateau=tuple((label, there) for label, there in stuck.items() if there),
+        left_pairs=len(left),
+        left_estimate=of_left and of_left.estimate,
+        left_low=of_left and of_left.low,
+        left_high=of_left and of_left.high,
+    )
+
+
+def grid(found: Sequence[Finding]) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells of the table, without the columns that are empty everywhere."""
+    lines = [_line(finding) for finding in found]
+    headings = [heading for heading in (lines[0] if lines else []) if any(line[heading] for line in lines)]
+    return headings, [[line[heading] for heading in headings] for line in lines]
+
+
+def _line(finding: Finding) -> dict[str, str]:
+    form = "+.2f" if finding.quantity == "difference" else ".2f"
+    bounds = [f"{bound:{form}}" for bound in (finding.range_low, finding.range_high) if bound is not None]
+    return {
+        "claim": finding.claim,
+        "published": finding.published,
+        "experiment": finding.experiment,
+        "measured": f"{finding.measure}: {_figure(finding, finding.estimate, finding.low, finding.high)}",
+        "holds between": f"{' and '.join(bounds)}{'' if bounds[1:] else ' or more'} {finding.unit}".rstrip(),
+        "seeds": str(len(finding.seeds)),
+        "p": "" if finding.p_holm is None else f"{finding.p_holm:.3f}",
+        "verdict": verdict_text(finding),
+        "on the plateau": _plateau(finding),
+    }
+
+
+def verdict_text(finding: Finding) -> str:
+    """The verdict, what it is short of, and whether it is on the claim at all."""
+    more = _needs(finding) if finding.verdict == "undecided" else finding.departure
+    known = "" if finding.causal else "not causal, as claimed" if finding.decides else "as run, not causal"
+    return "; ".join(filter(None, (finding.verdict + (more and f": {more}"), known)))
+
+
+def _needs(finding: Finding) -> str:
+    if finding.sd is None:
+        return f"needs at least {MIN_PAIRS} seeds" if len(finding.seeds) < MIN_PAIRS else "there may be no gap"
+    needed = f"more than {MOST_SEEDS:,}" if finding.seeds_needed is None else f"about {finding.seeds_needed:,}"
+    return f"needs {needed} seeds"
+
+
+def _figure(finding: Finding, estimate: float, low: float | None, high: float | None) -> str:
+    form = {"level": ".2f", "difference": "+z.1f", "share": "z.1f"}[finding.quantity]
+    interval = "" if low is None or high is None else f" [{low:{form}}, {high:{form}}]"
+    return f"{estimate:{form}}{interval} {finding.unit}".rstrip()
+
+
+def _plateau(finding: Finding) -> str:
+    told = [
+        f"{label}: {'all' if len(seeds) == len(finding.seeds) else ', '.join(map(str, seeds))}"
+        for label, seeds in finding.on_plateau
+    ]
+    if finding.left_estimate is not None:
+        figure = _figure(finding, finding.left_estimate, finding.left_low, finding.left_high)
+        told.append(f"over the {finding.left_pairs} seeds that left it: {figure}")
+    return "; ".join(told)
+
+
+def markdown(found: Sequence[Finding]) -> str:
+    """The rule, then the table."""
+    headings, lines = grid(found)
+    ruler = ["---:" if heading in NUMBERS else "---" for heading in headings]
+    body = "\n".join("| " + " | ".join(line) + " |" for line in [headings, ruler, *lines]) if found else NOTHING
+    return f"{RULE}\n\n{body}\n"
+
+
+def show(found: Sequence[Finding]) -> None:
+    """Print both; where there is no terminal that sets a width, as wide as the table needs to be."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = 200
+    headings, lines = grid(found)
+    table = Table(title="Published claims", show_lines=True)
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading in NUMBERS else "left", overflow="fold")
+    for line in lines:
+        table.add_row(*line)
+    console.print(table if found else NOTHING)
+    console.print(RULE, highlight=False, soft_wrap=not console.is_terminal)
+
+
+def write(found: Sequence[Finding], folder: Path) -> list[Path]:
+    """Write verdicts.md and verdicts.csv into a folder; the paths written."""
+    (folder / "verdicts.md").write_text(markdown(found), encoding="utf-8")
+    with (folder / "verdicts.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(Finding.__dataclass_fields__))
+        writer.writeheader()
+        for finding in found:
+            stuck = "; ".join(f"{label}: {' '.join(map(str, seeds))}" for label, seeds in finding.on_plateau)
+            writer.writerow(asdict(finding) | {"seeds": " ".join(map(str, finding.seeds)), "on_plateau": stuck})
+    return [folder / "verdicts.md", folder / "verdicts.csv"]

@@ -1,0 +1,249 @@
+"""From records to variants: a variant is a cell less its seed, and its row is what all its seeds say together.
+
+Perplexities are of characters, at the epoch that is best on validation.
+"""
+
+import json
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from hrm_bench.records import Record
+from hrm_bench.statistics import Difference, holm, paired_difference
+
+PLATEAU = 0.95  # of the unigram counts' perplexity: a model above it sits where frequencies alone lead
+PUBLISHED_TEXT = {"source": "wikitext2", "train_chars": 20_000, "validation_chars": 5_000}
+NO_SETTINGS = {"seed", "model.name", "memory.mode"}  # told in columns of their own
+
+
+class Key(NamedTuple):
+    """What sets a variant apart from the others of its sweep."""
+
+    model: str
+    memory: str
+    settings: tuple[tuple[str, Any], ...]  # config keys and values, of those that differ within the sweep
+
+
+@dataclass(frozen=True)
+class Row:
+    """A variant over its seeds. Standard deviations are over seeds, None where there is one seed."""
+
+    model: str
+    memory: str
+    settings: str  # what else sets the variant apart from others of the same model and memory
+    parameters: int
+    seeds: int
+    validation_mean: float
+    validation_sd: float | None
+    test_mean: float
+    test_sd: float | None
+    best_epoch: float  # mean
+    published: float | None
+    difference: Difference | None  # of validation perplexity to the baseline, paired by seed
+    p_holm: float | None  # its p, adjusted for all differences of the table
+    left_plateau: int  # seeds that learnt more than how often each character occurs
+    left_mean: float | None  # validation perplexity of those seeds alone
+    left_sd: float | None
+    on_plateau: tuple[int, ...]  # the seeds that did not
+    causal: bool
+    rank: int | None  # by validation mean, among the causal variants of the same text; None where not causal
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A row, what it stands for, and the records behind it by seed."""
+
+    key: Key
+    memory: str  # as a reader sees it: empty for a model that has none
+    label: str  # model, memory, settings and, where it is so, that it is not causal
+    row: Row
+    seeds: Mapping[int, Record]
+
+
+def variants(records: Sequence[Record]) -> list[Variant]:
+    """The variants of one experiment, in the order in which the records name them first."""
+    apart = _settings_apart(records)
+    found: dict[Key, dict[int, Record]] = {}
+    for record in records:
+        key = Key(record["model"], record["memory"], _settings(record, apart))
+        found.setdefault(key, {})[record["seed"]] = record
+    alone = [_row(key, seeds, baseline(key, found)) for key, seeds in found.items()]
+    adjusted = holm([row.difference.p if row.difference else None for row in alone])
+    ranks = _ranks([(row, next(iter(seeds.values()))) for row, seeds in zip(alone, found.values(), strict=True)])
+    with_memory = {key.model for key in found if key.memory != "none"}
+    made = []
+    for (key, seeds), row, p, rank in zip(found.items(), alone, adjusted, ranks, strict=True):
+        memory = key.memory if key.model in with_memory else ""
+        label = " ".join(filter(None, (key.model, memory, row.settings, "" if row.causal else "(not causal)")))
+        made.append(Variant(key, memory, label, replace(row, p_holm=p, rank=rank), seeds))
+    return made
+
+
+def by_experiment(records: Iterable[Record]) -> dict[str, list[Record]]:
+    """The records of each experiment, in the order in which they name them first."""
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        found.setdefault(record["config"]["experiment"]["name"], []).append(record)
+    return found
+
+
+def perplexity(record: Record) -> float:
+    """What variants are compared by."""
+    return record["validation"]["perplexity"]
+
+
+def left_plateau(record: Record) -> bool:
+    """Whether the cell learnt more than how often each character occurs."""
+    return perplexity(record) < PLATEAU * unigram(record)
+
+
+def unigram(record: Record) -> float:
+    """The perplexity of unigram counts on validation."""
+    return record["floors"]["validation"]["unigram"]["full"]
+
+
+def counting(record: Record, way: str) -> tuple[str, float, float] | None:
+    """The n-gram order that is best on validation, and its perplexity on validation and on test.
+
+    None where the text was too long for its n-grams to be counted.
+    """
+    validation, test = (record["floors"][split] for split in ("validation", "test"))
+    names = [name for name, ways in validation.items() if "window" in ways]
+    if not names:
+        return None
+    name = min(names, key=lambda name: validation[name][way])
+    return name, validation[name][way], test[name][way]
+
+
+def baseline(key: Key, found: Mapping[Key, Mapping[int, Record]]) -> Mapping[int, Record]:
+    """The causal cells that a variant is compared with, by seed.
+
+    They are those of the variant that has the values of ``experiment.baseline`` and is else the same. A model without
+    memory is the same under any memory, and a setting that one of the two does not have tells nothing.
+    """
+    values = dict(next(iter(found[key].values()))["config"]["experiment"]["baseline"])
+    model, memory = values.pop("model", key.model), values.pop("memory", key.memory)
+    wanted = dict(key.settings) | values
+    candidates = [
+        seeds
+        for other, seeds in found.items()
+        if other != key
+        and other.model == model
+        and other.memory in ("none", memory)
+        and all(wanted.get(name, value) == value for name, value in other.settings)
+    ]
+    if (key.model, key.memory) == (model, memory) and all(dict(key.settings).get(n, v) == v for n, v in values.items()):
+        return {}  # it is the baseline
+    return {seed: record for candidate in candidates for seed, record in candidate.items() if record["causal"]}
+
+
+def settings_text(settings: Iterable[tuple[str, Any]]) -> str:
+    """Settings as one would type them."""
+    return " ".join(f"{name}={json.dumps(value) if isinstance(value, tuple) else value}" for name, value in settings)
+
+
+def _row(key: Key, seeds: Mapping[int, Record], theirs: Mapping[int, Record]) -> Row:
+    any_record = next(iter(seeds.values()))
+    validation = [perplexity(record) for record in seeds.values()]
+    test = [record["test"]["perplexity"] for record in seeds.values()]
+    left = [perplexity(record) for record in seeds.values() if left_plateau(record)]
+    common = [seed for seed in seeds if seed in theirs]
+    return Row(
+        model=key.model,
+        memory=key.memory,
+        settings=settings_text(key.settings),
+        parameters=any_record["parameters"],
+        seeds=len(seeds),
+        validation_mean=statistics.fmean(validation),
+        validation_sd=_sd(validation),
+        test_mean=statistics.fmean(test),
+        test_sd=_sd(test),
+        best_epoch=statistics.fmean(record["best_epoch"] for record in seeds.values()),
+        published=_published(any_record),
+        difference=paired_difference(
+            [perplexity(seeds[seed]) for seed in common], [perplexity(theirs[seed]) for seed in common]
+        ),
+        p_holm=None,
+        left_plateau=len(left),
+        left_mean=statistics.fmean(left) if left else None,
+        left_sd=_sd(left),
+        on_plateau=tuple(sorted(seed for seed, record in seeds.items() if not left_plateau(record))),
+        causal=all(record["causal"] for record in seeds.values()),
+        rank=None,
+    )
+
+
+def _ranks(found: Sequence[tuple[Row, Record]]) -> list[int | None]:
+    """Places from 1 among the causal rows whose floors, hence texts, are the same."""
+    ranks: list[int | None] = []
+    for row, record in found:
+        better = [
+            other
+            for other, its_record in found
+            if other.causal and its_record["floors"] == record["floors"] and other.validation_mean < row.validation_mean
+        ]
+        ranks.append(1 + len(better) if row.causal else None)
+    return ranks
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _settings_apart(records: Iterable[Record]) -> list[str]:
+    """The keys, other than model, memory and seed, by which cells of one model and memory differ somewhere."""
+    seen: dict[tuple[str, str, str], set[str]] = {}
+    for record in records:
+        for key, value in _flat(record["config"]):
+            if _told(record, key):
+                seen.setdefault((record["model"], record["memory"], key), set()).add(json.dumps(value))
+    return sorted({key for (_, memory, key), values in seen.items() if len(values) > 1 and _matters(memory, key)})
+
+
+def _matters(memory: str, key: str) -> bool:
+    return memory != "none" or not key.startswith("memory.")
+
+
+def _told(record: Record, key: str) -> bool:
+    """Whether a setting can set a variant apart; where WikiText-2 lies does not matter, which file a text is does."""
+    if key == "data.path":
+        return bool(record["config"]["data"]["source"] == "text_file")
+    return key not in NO_SETTINGS and not key.startswith(("experiment.", "logger."))
+
+
+def _settings(record: Record, apart: Sequence[str]) -> tuple[tuple[str, Any], ...]:
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in _flat(record["config"])}
+    return tuple(
+        (key, values[key]) for key in apart if key in values and _matters(record["memory"], key) and _told(record, key)
+    )
+
+
+def _sd(values: Sequence[float]) -> float | None:
+    return statistics.stdev(values) if len(values) > 1 else None
+
+
+@cache
+def _figures() -> list[dict[str, Any]]:
+    loaded: list[dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("published.yaml").read_text())
+    return loaded
+
+
+def _published(record: Record) -> float | None:
+    config = record["config"]
+    if any(config["data"][key] != value for key, value in PUBLISHED_TEXT.items()):
+        return None
+    for published in _figures():
+        if config["experiment"]["name"] in published["experiments"]:
+            for figure in published["figures"]:
+                if (figure["model"], figure["memory"]) == (record["model"], record["memory"]):
+                    return float(figure["perplexity"])
+    return None

@@ -1,0 +1,347 @@
+"""The published claims and their verdicts, from records alone."""
+
+import csv
+import functools
+import io
+import json
+import math
+import re
+import shutil
+from pathlib import Path
+
+import hydra
+import pytest
+import yaml
+from conftest import ROOT
+from omegaconf import OmegaConf
+from rich.console import Console
+
+import hrm_bench
+from hrm_bench import records
+from hrm_bench.config import conf_folder
+from hrm_bench.metrics import score
+from hrm_bench.report import claims
+from hrm_bench.statistics import AT_LEAST, holm
+
+SEEDS = range(42, 50)
+NOISE = [-0.10, 0.06, -0.04, 0.09, 0.02, -0.07, 0.05, -0.01]  # by seed; its mean is 0
+PUBLISHED = yaml.safe_load(Path(claims.__file__).with_name("published.yaml").read_text())
+RECIPE = {name.removeprefix("recipe."): value for name, value in claims.DATA["protocol"].items() if "recipe." in name}
+
+
+def record(model, perplexity, /, *, seed=42, memory="none", causal=True, experiment="hrm_vs_infini", **settings):
+    """A finished record on the published text; settings are of the groups model, data and recipe."""
+    figures = score(math.log(perplexity), characters=4992, words=1000)
+    return {
+        "schema_version": records.SCHEMA_VERSION,
+        "status": "finished",
+        "model": model,
+        "memory": memory,
+        "seed": seed,
+        "parameters": 152_064,
+        "best_epoch": 7,
+        "validation": figures,
+        "test": figures,
+        "causal": causal,
+        "floors": {"validation": {"unigram": {"full": 23.25}}, "test": {"unigram": {"full": 28.39}}},
+        "config": {
+            "experiment": {"name": experiment, "baseline": {"model": "hrm"}},
+            "data": {"source": "wikitext2", "train_chars": 20_000, "validation_chars": 5_000}
+            | settings.get("data", {}),
+            "recipe": RECIPE | settings.get("recipe", {}),
+            "model": {"name": model, "causal": True} | settings.get("model", {}),
+            "memory": {"mode": "reset" if memory == "none" else memory},
+            "seed": seed,
+        },
+    }
+
+
+def cells(model, mean, /, *, noise=NOISE, **settings):
+    """A variant's records, a seed each, around a mean."""
+    return [record(model, mean + more, seed=seed, **settings) for seed, more in zip(SEEDS, noise, strict=False)]
+
+
+def against_hrm(mean, **settings):
+    """HRM at 12.10 and Infini-HRM, of which no claim speaks but that of its improvement by 4.7 %."""
+    return cells("hrm", 12.10) + cells("infini_hrm", mean, memory="reset", noise=NOISE[::-1], **settings)
+
+
+@functools.cache
+def experiment(name):
+    """An experiment's config, with what it sweeps."""
+    with hydra.initialize_config_dir(config_dir=str(conf_folder()), version_base="1.3"):
+        return hydra.compose("config", [f"experiment={name}"], return_hydra_config=True)
+
+
+def only(found):
+    (finding,) = found
+    return finding
+
+
+def shares(lct_task, last_segment, *, hrm=11.3, lct=30.0):
+    """The two findings on deep supervision."""
+    means = {"hrm": hrm, "lct_2layer": lct, "lct_2layer_task": lct_task, "hrm_last_segment": last_segment}
+    noises = {name: NOISE[place:] + NOISE[:place] for place, name in enumerate(means)}
+    made = [cells(name, mean, noise=noises[name], experiment="supervision") for name, mean in means.items()]
+    return claims.findings([each for variant in made for each in variant])
+
+
+def test_an_effect_of_the_published_size_is_reproduced():
+    finding = only(claims.findings(against_hrm(11.53)))
+    assert finding.claim == "Infini-HRM with a memory that is reset improves HRM by 4.7 %."
+    assert (finding.measure, finding.unit, finding.command) == ("infini_hrm reset to hrm", "%", "make exp2")
+    assert finding.estimate == pytest.approx(100 * (11.53 / 12.10 - 1))
+    assert (finding.range_low, finding.range_high) == (pytest.approx(-9.4), pytest.approx(-2.35))
+    assert finding.range_low < finding.low < finding.estimate < finding.high < finding.range_high
+    assert (finding.verdict, finding.seeds_needed, finding.departure) == ("reproduced", None, "")
+    assert finding.seeds == tuple(SEEDS)
+    assert finding.decides
+
+
+@pytest.mark.parametrize(
+    ("mean", "departure"), [(12.67, "the other way"), (12.10, "none or smaller"), (11.98, "smaller"), (9.0, "larger")]
+)
+def test_another_effect_is_contradicted_and_told(mean, departure):
+    finding = only(claims.findings(against_hrm(mean)))
+    assert (finding.verdict, finding.departure) == ("contradicted", departure)
+    assert claims.verdict_text(finding) == f"contradicted: {departure}"
+
+
+def test_an_effect_at_the_bound_is_undecided_and_tells_how_many_seeds_would_decide():
+    finding = only(claims.findings(against_hrm(11.83)))
+    assert finding.low < -2.35 < finding.high
+    assert finding.verdict == "undecided"
+    assert 8 < finding.seeds_needed < 10_000
+    assert claims.verdict_text(finding) == f"undecided: needs about {finding.seeds_needed:,} seeds"
+
+
+def test_few_seeds_are_undecided_whatever_they_say():
+    few = claims.findings([each for each in against_hrm(11.53) if each["seed"] < 46])
+    assert (only(few).verdict, only(few).low, only(few).p, only(few).seeds_needed) == ("undecided", None, None, 5)
+    one = only(claims.findings([each for each in against_hrm(11.53) if each["seed"] == 42]))
+    assert claims.verdict_text(one) == "undecided: needs at least 5 seeds"
+
+
+def test_a_difference_is_taken_over_the_seeds_that_all_cells_have():
+    found = [each for each in against_hrm(11.53) if each["model"] == "hrm" or each["seed"] != 44]
+    assert only(claims.findings(found)).seeds == tuple(seed for seed in SEEDS if seed != 44)
+    apart = [each for each in against_hrm(11.53) if (each["model"] == "hrm") == (each["seed"] < 46)]
+    assert claims.findings(apart) == []
+    assert "no seed is common to all the cells" in {each.reason for each in claims.missing(apart)}
+
+
+def test_a_level_is_of_the_mean_over_seeds():
+    finding = only(claims.findings(cells("hrm", 11.4, experiment="hrm_vs_lct")))
+    assert (finding.measure, finding.unit, finding.p) == ("hrm", "", None)
+    assert finding.estimate == pytest.approx(11.4)
+    assert finding.verdict == "reproduced"
+    assert only(claims.findings(cells("hrm", 12.1, experiment="hrm_vs_lct"))).verdict == "contradicted"
+    assert only(claims.findings(cells("hrm", 11.31 * 1.05, experiment="hrm_vs_lct"))).verdict == "undecided"
+
+
+def test_cells_that_are_not_causal_say_only_whether_the_experiment_repeats():
+    finding = only(claims.findings(against_hrm(11.53, causal=False)))
+    assert (finding.verdict, finding.causal, finding.decides) == ("reproduced", False, False)
+    assert claims.verdict_text(finding) == "reproduced; as run, not causal"
+
+
+def test_the_claim_about_the_leak_is_decided_by_cells_that_leak():
+    leak = cells("hrm", 1.13, noise=[each / 10 for each in NOISE], experiment="causal_mask", causal=False)
+    with_mask = cells("hrm", 11.3, experiment="causal_mask")
+    for each in leak:
+        each["config"]["model"]["causal"] = False
+    finding = only(claims.findings(leak + with_mask))
+    assert finding.measure == "hrm model.causal=false"
+    assert (finding.verdict, finding.causal, finding.decides) == ("reproduced", False, True)
+    assert claims.verdict_text(finding) == "reproduced; not causal, as claimed"
+    assert claims.findings(with_mask) == []
+
+
+def test_each_experiment_of_a_claim_has_a_finding_of_its_own():
+    as_run = [
+        each | {"config": each["config"] | {"experiment": {"name": "hrm_vs_infini_as_published", "baseline": {}}}}
+        for each in against_hrm(12.67, causal=False)
+    ]
+    causal, run = claims.findings(as_run + against_hrm(11.53))
+    assert causal.claim == run.claim
+    assert (causal.experiment, causal.verdict) == ("hrm_vs_infini", "reproduced")
+    assert (run.experiment, run.verdict) == ("hrm_vs_infini_as_published", "contradicted")
+
+
+def test_seeds_on_the_plateau_are_named_and_those_that_left_it_stand_beside():
+    stuck = {43: 23.2, 47: 22.9}
+    found = [
+        record("infini_hrm", stuck[each["seed"]], seed=each["seed"], memory="reset")
+        if each["model"] == "infini_hrm" and each["seed"] in stuck
+        else each
+        for each in against_hrm(11.53)
+    ]
+    left = [each for each in against_hrm(11.53) if each["seed"] not in stuck]
+    finding, alone = only(claims.findings(found)), only(claims.findings(left))
+    assert finding.on_plateau == (("infini_hrm reset", (43, 47)),)
+    assert finding.left_pairs == 6
+    assert (finding.left_estimate, finding.left_low, finding.left_high) == (alone.estimate, alone.low, alone.high)
+    assert finding.estimate > 10 > 0 > finding.left_estimate
+    assert len(finding.seeds) == 8
+    assert "infini_hrm reset: 43, 47; over the 6 seeds that left it: -4.7 [" in claims.markdown([finding])
+
+
+@pytest.mark.parametrize(("mean", "named"), [(23.2, 1), (11.53, 0)])
+def test_where_all_or_none_have_left_the_plateau_there_is_nothing_to_stand_beside(mean, named):
+    finding = only(claims.findings(against_hrm(mean)))
+    assert (len(finding.on_plateau), finding.left_estimate) == (named, None)
+    assert finding.left_pairs == (0 if named else 8)
+
+
+def test_shares_say_how_much_of_the_gap_each_part_of_deep_supervision_explains():
+    every_layer, every_segment = shares(lct_task=12.0, last_segment=14.0)
+    assert every_layer.measure == "(lct_2layer - lct_2layer_task) / (lct_2layer - hrm)"
+    assert every_layer.estimate == pytest.approx(100 * (30 - 12) / (30 - 11.3))
+    assert (every_layer.verdict, every_layer.range_low, every_layer.range_high) == ("reproduced", AT_LEAST, None)
+    assert every_segment.measure == "(hrm_last_segment - hrm) / (lct_2layer - hrm)"
+    assert every_segment.estimate == pytest.approx(100 * (14 - 11.3) / (30 - 11.3))
+    assert (every_segment.verdict, every_segment.departure) == ("contradicted", "smaller")
+    every_layer, every_segment = shares(lct_task=29.0, last_segment=25.0)
+    assert (every_layer.verdict, every_segment.verdict) == ("contradicted", "reproduced")
+
+
+@pytest.mark.parametrize("lct", [11.3, 9.0])
+def test_a_share_of_no_gap_is_undecided(lct):
+    finding, _ = shares(lct_task=10.0, last_segment=14.0, lct=lct)
+    assert claims.verdict_text(finding) == "undecided: there may be no gap"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"data": {"train_chars": None}}, {"data": {"source": "sample"}}, {"recipe": {"max_epochs": 2}}],
+)
+def test_another_text_or_another_training_says_nothing_about_the_claims(settings):
+    found = cells("hrm", 11.3, experiment="hrm_vs_lct", **settings)
+    assert claims.findings(found) == []
+    both = found + cells("hrm", 12.1, experiment="hrm_vs_lct")
+    assert only(claims.findings(both)).estimate == pytest.approx(12.1)
+
+
+def test_two_variants_that_fit_one_claim_are_not_mixed():
+    wide = [record("hrm", 10.0, seed=seed, experiment="hrm_vs_lct", model={"width": 128}) for seed in (50, 51)]
+    narrow = cells("hrm", 11.3, experiment="hrm_vs_lct", model={"width": 64})
+    assert claims.findings(wide + narrow) == []
+    reasons = {each.reason for each in claims.missing(wide + narrow) if each.experiment == "hrm_vs_lct"}
+    assert "more than one hrm: model.width=128; model.width=64" in reasons
+
+
+def test_what_is_missing_is_named_with_the_command_that_would_measure_it():
+    told = claims.missing([])
+    assert len(told) == sum(len(claim.experiments) for claim in claims.CLAIMS)
+    found = cells("hrm", 11.3, experiment="hrm_vs_lct")
+    (leak,) = [each for each in claims.missing(found) if each.experiment == "causal_mask"]
+    assert (leak.claim, leak.command) == ("Without a causal mask, perplexity falls to about 1.13.", "make causal_mask")
+    assert "hrm model.causal=false" in leak.reason
+    assert len(claims.missing(found)) == len(told) - len(claims.findings(found)) == len(told) - 1
+
+
+def test_p_is_adjusted_over_all_differences_of_the_table():
+    found = against_hrm(11.53) + cells("hrm_memory", 12.12, memory="reset", noise=NOISE[3:] + NOISE[:3])
+    found += cells("hrm", 11.3, experiment="hrm_vs_lct")
+    level, infini, memory = claims.findings(found)
+    assert infini.p == pytest.approx(2 / 2**8)
+    assert [level.p_holm, infini.p_holm, memory.p_holm] == holm([level.p, infini.p, memory.p])
+    assert infini.p_holm == pytest.approx(2 * infini.p)
+
+
+@pytest.mark.parametrize("claim", claims.CLAIMS, ids=lambda claim: f"{claim.quantity} {claim.measure}")
+def test_every_claim_names_cells_that_its_experiments_run(claim):
+    assert len(claim.cells) == {"level": 1, "difference": 2, "share": 4}[claim.quantity]
+    for name in claim.experiments:
+        whole = experiment(name)
+        swept = {key: str(value).split(",") for key, value in whole.hydra.sweeper.params.items()}
+        for cell in claim.cells:
+            asked = [f"{key}={json.dumps(value)}" for key, value in cell.items() if key not in {"model", "memory"}]
+            chosen = [f"{key}={cell[key]}" for key in ("model", "memory") if key in cell]
+            cfg = hrm_bench.compose(f"experiment={name}", *chosen, *asked)
+            assert cfg.experiment.name == name
+            for key, value in cell.items():
+                values = swept.get(key) or [str(OmegaConf.select(whole, {"model": "model.name"}.get(key, key)))]
+                assert str(value).lower() in [each.lower() for each in values]
+            for key, value in claims.DATA["protocol"].items():
+                assert OmegaConf.select(cfg, key) == value
+
+
+def test_every_command_is_a_make_target_that_runs_the_experiment():
+    makefile = (ROOT / "Makefile").read_text()
+    for claim in claims.CLAIMS:
+        for name, command in claim.experiments.items():
+            target = command.removeprefix("make ")
+            assert re.search(rf"^{target}:.*\n\t.* experiment={name} ", makefile, re.MULTILINE)
+
+
+def test_every_published_figure_is_that_of_the_reports():
+    def perplexity(name, cell):
+        (figures,) = [each["figures"] for each in PUBLISHED if name in each["experiments"]]
+        wanted = (cell["model"], cell.get("memory", "none"))
+        return next(each["perplexity"] for each in figures if (each["model"], each["memory"]) == wanted)
+
+    without = {"supervision", "causal_mask"}  # of these the reports have no table
+    for claim in claims.CLAIMS:
+        for name in claim.experiments.keys() - without:
+            first, *second = (perplexity(name, cell) for cell in claim.cells)
+            expected = 100 * (first / second[0] - 1) if second else first
+            assert claim.figure == pytest.approx(expected, abs=0.05 if second else 0.005)
+            assert claim.published == " against ".join(f"{each:.2f}" for each in (first, *second))
+            in_words = re.findall(r"(\d+\.\d+) %", claim.claim)
+            assert in_words in ([], [str(abs(claim.figure))])
+    assert [claim.figure for claim in claims.CLAIMS if claim.experiments.keys() & without] == [None, None, 1.13]
+
+
+def test_verdicts_can_be_had_again_from_the_records_alone(tmp_path):
+    made = against_hrm(11.53) + cells("hrm", 11.3, experiment="hrm_vs_lct")
+    first = tmp_path / "first"
+    for each in made:
+        folder = first / each["config"]["experiment"]["name"] / f"{each['model']}-{each['seed']}"
+        folder.mkdir(parents=True)
+        records.write_json(folder / records.RECORD_FILE, each)
+        (folder / "log.txt").write_text("lost")
+    before = claims.findings(made)
+    kept = tmp_path / "kept"
+    for path in first.rglob(records.RECORD_FILE):
+        (kept / path.parent.relative_to(first)).mkdir(parents=True)
+        shutil.copy(path, kept / path.relative_to(first))
+    shutil.rmtree(first)
+    again = [each for sweep in sorted(kept.iterdir()) for each in records.read_all(sweep)]
+    assert claims.findings(again) == before
+    assert [finding.verdict for finding in before] == ["reproduced", "reproduced"]
+
+
+def test_markdown_and_csv_say_the_same_after_the_rule(tmp_path):
+    found = claims.findings(against_hrm(11.53) + cells("hrm", 11.3, experiment="hrm_vs_lct"))
+    markdown, table = claims.write(found, tmp_path)
+    assert markdown.read_text().startswith(claims.RULE)
+    lines = [line for line in markdown.read_text().splitlines() if line.startswith("| ")][2:]
+    with table.open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(lines) == len(rows) == 2
+    for line, row in zip(lines, rows, strict=True):
+        assert row["claim"] in line
+        assert row["verdict"] in line
+        assert f"[{float(row['low']):{'.1f' if row['unit'] else '.2f'}}, " in line
+    assert rows[1]["seeds"] == "42 43 44 45 46 47 48 49"
+    assert "-9.40 and -2.35 %" in lines[1]
+    assert "10.74 and 11.88 |" in lines[0]
+
+
+def test_nothing_measured_is_said_to_be_so(tmp_path, monkeypatch):
+    out = io.StringIO()
+    monkeypatch.setattr(claims, "Console", lambda: Console(file=out, width=80))
+    claims.show([])
+    markdown, table = claims.write([], tmp_path)
+    assert claims.NOTHING in out.getvalue()
+    assert claims.NOTHING in markdown.read_text()
+    assert len(table.read_text().splitlines()) == 1
+
+
+def test_a_narrow_terminal_loses_no_word_of_a_verdict(monkeypatch):
+    out = io.StringIO()
+    monkeypatch.setattr(claims, "Console", lambda: Console(file=out, width=90, force_terminal=True, no_color=True))
+    claims.show(claims.findings(against_hrm(11.53)))
+    assert "…" not in out.getvalue()
+    assert "reproduced" in re.sub(r"[\s│]|\x1b\[\d*m", "", out.getvalue())
