@@ -10,7 +10,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from hrm_bench.config import COMPOSITION_ERRORS, conf_folder
-from hrm_bench.errors import UsageError, explain, stop
+from hrm_bench.errors import UsageError, end_quietly, explain, stop
 
 
 @hydra.main(config_path=str(conf_folder()), config_name="config", version_base="1.3")
@@ -49,9 +49,8 @@ def main() -> None:
         if not str(error).startswith("Config group override"):
             raise
         stop(UsageError(explain(error)))
-    except BrokenPipeError:  # whoever reads us, as in `| head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    except BrokenPipeError:
+        end_quietly()
     except OSError as error:
         if error.filename is None:
             raise

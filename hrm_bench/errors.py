@@ -1,6 +1,7 @@
 """What a user can cause, told in one line a fault: the key, the value, what is allowed, what to type."""
 
 import difflib
+import os
 import sys
 from collections.abc import Callable, Iterable
 from typing import NoReturn
@@ -59,11 +60,26 @@ def explain(error: Exception) -> str:
 
 
 def command(main: Callable[[list[str]], int]) -> NoReturn:
-    """Run a command on the words after its name and exit with its status; 2, and a line a fault, for bad input."""
+    """Run a command on the words after its name and exit with its status.
+
+    2, and a line a fault, for bad input; 1 where its reader has gone; 130 where it was interrupted.
+    """
     try:
-        sys.exit(main(sys.argv[1:]))
+        status = main(sys.argv[1:])
+        sys.stdout.flush()
+        sys.exit(status)
     except UsageError as error:
         stop(error)
+    except BrokenPipeError:
+        end_quietly()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def end_quietly() -> NoReturn:
+    """Exit with status 1: whoever reads us, as in `| head`, has seen enough."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(1)
 
 
 def stop(error: UsageError) -> NoReturn:
