@@ -52,9 +52,9 @@ class Display:
         self.fractions: dict[Watched, float] = {}
         self.num_done = 0
         self.progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=self.console,
             transient=True,
             disable=not self.console.is_terminal,
@@ -102,7 +102,10 @@ class Display:
                 if cell in self.running:
                     self.progress.remove_task(self.running.pop(cell))
                 self.console.print(
-                    self._ended_line(cell, record), highlight=False, soft_wrap=not self.console.is_terminal
+                    self._ended_line(cell, record),
+                    highlight=False,
+                    markup=False,
+                    soft_wrap=not self.console.is_terminal,
                 )
             else:
                 state = self._fresh(cell.folder / PROGRESS_FILE)

@@ -31,13 +31,12 @@ def variants():
 
 @pytest.mark.parametrize(("name", "mode", "update", "rule"), variants())
 def test_no_logit_moves_when_a_later_character_does(name, mode, update, rule):
-    for num_segments in (1, 2, 4):
-        for num_windows in (1, 4):
-            settings = [f"model={name}", f"memory={mode}", f"model.update={update}", f"memory.rule={rule}"]
-            model = small(*settings, f"model.num_segments={num_segments}")
-            assert audit.is_causal(audit.leak(model, num_windows=num_windows))
-            train(model, [random_batch(4, 8 * num_windows, seed) for seed in range(2)])
-            assert audit.is_causal(audit.leak(model, num_windows=num_windows))
+    for num_segments, num_windows in ((1, 4), (2, 1), (2, 4), (4, 4)):
+        settings = [f"model={name}", f"memory={mode}", f"model.update={update}", f"memory.rule={rule}"]
+        model = small(*settings, f"model.num_segments={num_segments}")
+        assert audit.is_causal(audit.leak(model, num_windows=num_windows))
+        train(model, [random_batch(4, 8 * num_windows, seed) for seed in range(2)])
+        assert audit.is_causal(audit.leak(model, num_windows=num_windows))
 
 
 def assert_both_ways_see(found):

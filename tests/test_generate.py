@@ -69,7 +69,8 @@ def test_greedy_text_is_the_same_in_any_batch(words):
 @pytest.mark.parametrize("words", [*([f"model={name}"] for name in MODELS), *KINDS[2:]], ids=" ".join)
 def test_greedy_text_is_that_of_reading_everything_anew_at_every_step(words):
     model = lively(*words)
-    assert greedy(model, *PROMPTS) == [naive(model, prompt, torch.argmax) for prompt in PROMPTS]
+    prompts = [PROMPTS[2], PROMPTS[-1]]
+    assert greedy(model, *prompts) == [naive(model, prompt, torch.argmax) for prompt in prompts]
 
 
 def test_drawn_characters_have_the_probabilities_of_reading_everything_anew(monkeypatch):

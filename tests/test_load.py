@@ -6,11 +6,12 @@ import json
 import math
 import shlex
 
+import hydra
 import pytest
 from omegaconf import OmegaConf
 
 import hrm_bench
-from hrm_bench.config import identity
+from hrm_bench.config import conf_folder, identity
 from hrm_bench.errors import UsageError
 from hrm_bench.metrics import score
 from hrm_bench.report import __main__ as report
@@ -262,3 +263,12 @@ def test_a_model_that_conf_no_longer_has_gets_no_command():
     gone = record("model=hrm")
     gone["config"]["model"]["name"] = "gone"
     assert rerun.command([gone]) is None
+
+
+def test_a_command_is_found_inside_of_hydra_too_where_a_sweep_ends():
+    made = [record("experiment=hierarchy", "model=hrm_1level")]
+    outside = rerun.command(made)
+    rerun._composed.cache_clear()
+    with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        assert rerun.command(made) == outside
+        assert hydra.core.global_hydra.GlobalHydra.instance().is_initialized()

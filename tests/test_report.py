@@ -206,6 +206,14 @@ def test_a_narrow_terminal_loses_no_figure(monkeypatch):
     assert "…" not in out.getvalue()
 
 
+def test_names_are_shown_as_they_are_whatever_they_say(monkeypatch):
+    out = io.StringIO()
+    monkeypatch.setattr(tables, "Console", lambda: Console(file=out, width=200, force_terminal=True, no_color=True))
+    tables.show([record("[/bold]hrm[red]", "none", 1, 12.0, experiment="[/x]")])
+    assert "[/bold]hrm[red]" in out.getvalue()
+    assert "[/x]" in out.getvalue()
+
+
 def test_the_picture_shows_every_variant_and_is_the_same_each_time(tmp_path):
     first = plots.write(SWEEP, tmp_path / "first.svg").read_text()
     again = plots.write(SWEEP, tmp_path / "again.svg").read_text()

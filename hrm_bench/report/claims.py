@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import yaml
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from hrm_bench import statistics
 from hrm_bench.records import Record
@@ -270,7 +271,7 @@ def show(found: Sequence[Finding]) -> None:
     for heading in headings:
         table.add_column(heading, justify="right" if heading in NUMBERS else "left", overflow="fold")
     for line in lines:
-        table.add_row(*line)
+        table.add_row(*map(Text, line))
     console.print(table if found else NOTHING)
     console.print(RULE, highlight=False, soft_wrap=not console.is_terminal)
 

@@ -15,7 +15,7 @@ from rich.text import Text
 from hrm_bench.records import Record
 from hrm_bench.report.forest import percent_interval
 from hrm_bench.report.sheets import Mark, Sheet
-from hrm_bench.report.variants import _flat as flat
+from hrm_bench.report.variants import flat as flat
 from hrm_bench.report.variants import perplexity, settings_text, variants
 from hrm_bench.statistics import Difference, holm, paired_difference
 

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 
 from hrm_bench.config import COMPOSITION_ERRORS, conf_folder
 from hrm_bench.records import Record
-from hrm_bench.report.variants import _flat as flat
+from hrm_bench.report.variants import flat as flat
 
 PROGRAM = "python -m hrm_bench"
 NEVER = {

@@ -12,7 +12,7 @@ from hrm_bench.report.variants import Variant
 from hrm_bench.statistics import paired_difference
 
 SPLITS = ("validation", "test")
-LONG = 12  # lines from which a table is folded away
+LONG = 10  # lines from which a table is folded away
 
 
 class Mark(NamedTuple):
@@ -221,12 +221,14 @@ def word_perplexities(records: Sequence[Record], shown: Sequence[Variant]) -> Sh
     lines = [_word_line(each.model, each.text, math.log(each.perplexity) / ratio, ratio, "≈ ") for each in REFERENCES]
     best: dict[str, Variant] = {}
     for variant in sorted(shown, key=lambda variant: variant.row.validation_mean):
-        scored = next(iter(variant.seeds.values()))["validation"]
-        same_text = (scored["characters"], scored["words"]) == (counts["characters"], counts["words"])
+        record = next(iter(variant.seeds.values()))
+        same_text = record["config"]["data"]["source"] == "wikitext2" and all(
+            record["validation"][name] == counts[name] for name in ("characters", "words")
+        )
         if variant.row.causal and same_text:
             best.setdefault(variant.key.model, variant)
     for variant in best.values():
-        nll = statistics.fmean(record["validation"]["nll"] for record in variant.seeds.values())
+        nll = statistics.fmean(each["validation"]["nll"] for each in variant.seeds.values())
         text = f"{counts['characters']:,} characters of WikiText-2"
         lines.append(_word_line(variant.label, text, nll, ratio, ""))
     caption = (

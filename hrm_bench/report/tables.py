@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from hrm_bench.records import Record
 from hrm_bench.report.variants import Row, Variant, counting, unigram, variants
@@ -107,13 +108,13 @@ def show(records: Sequence[Record]) -> None:
     if not console.is_terminal:
         console.width = 200
     headings, lines = grid(records)
-    table = Table(title=", ".join(sorted({record["config"]["experiment"]["name"] for record in records})))
+    table = Table(title=Text(", ".join(sorted({record["config"]["experiment"]["name"] for record in records}))))
     for heading in headings:
         table.add_column(heading, justify="left" if heading in TEXT else "right", overflow="fold")
     for line in lines:
-        table.add_row(*line)
+        table.add_row(*map(Text, line))
     console.print(table)
-    console.print(caption(records), highlight=False, soft_wrap=not console.is_terminal)
+    console.print(caption(records), highlight=False, markup=False, soft_wrap=not console.is_terminal)
 
 
 def markdown(records: Sequence[Record]) -> str:

@@ -191,10 +191,11 @@ def _ranks(found: Sequence[tuple[Row, Record]]) -> list[int | None]:
     return ranks
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of a config under its dotted key."""
     for key, value in config.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
@@ -203,7 +204,7 @@ def _settings_apart(records: Iterable[Record]) -> list[str]:
     """The keys, other than model, memory and seed, by which cells of one model and memory differ somewhere."""
     seen: dict[tuple[str, str, str], set[str]] = {}
     for record in records:
-        for key, value in _flat(record["config"]):
+        for key, value in flat(record["config"]):
             if _told(record, key):
                 seen.setdefault((record["model"], record["memory"], key), set()).add(json.dumps(value))
     return sorted({key for (_, memory, key), values in seen.items() if len(values) > 1 and _matters(memory, key)})
@@ -221,7 +222,7 @@ def _told(record: Record, key: str) -> bool:
 
 
 def _settings(record: Record, apart: Sequence[str]) -> tuple[tuple[str, Any], ...]:
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in _flat(record["config"])}
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in flat(record["config"])}
     return tuple(
         (key, values[key]) for key in apart if key in values and _matters(record["memory"], key) and _told(record, key)
     )
