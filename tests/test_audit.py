@@ -1,7 +1,7 @@
 """Which loss reaches which part: the documents' own table, measured; and the audit's command."""
 
 import pytest
-from conftest import small
+from conftest import SMALL, small
 from test_cli import hrm_bench
 
 from hrm_bench.audit import gradient_coverage
@@ -55,11 +55,11 @@ def test_the_audit_leaves_the_model_as_it_was():
 
 
 def test_the_command_shows_both_audits_and_exits_with_1_where_a_model_is_not_causal(tmp_path):
-    done = hrm_bench("data=sample", "model=lct_2layer", cwd=tmp_path, module="hrm_bench.audit")
+    done = hrm_bench(*SMALL, "model=lct_2layer", cwd=tmp_path, module="hrm_bench.audit")
     assert done.returncode == 0, done.stderr
     assert "lct_2layer: causal" in done.stdout
     assert "OACD" in done.stdout
-    words = ["data=sample", "model=infini_hrm", "memory.write=every_segment"]
+    words = [*SMALL, "model=infini_hrm", "memory.write=every_segment"]
     leaky = hrm_bench(*words, cwd=tmp_path, module="hrm_bench.audit")
     assert leaky.returncode == 1
     assert "infini_hrm: NOT CAUSAL" in leaky.stdout
