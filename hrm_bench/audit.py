@@ -26,8 +26,8 @@ def leak(model: CharLM, *, num_windows: int, seed: int = 0) -> Leak:
 
     Every position of all windows is tried. The model is copied, in evaluation mode (in double precision for the first,
     since what a closed path gives to the second is 0 in any); windows follow each other in one lane, with the memory
-    between. Raises ValueError where it reads characters by other means than an
-    ``nn.Embedding``, since a gradient then has nowhere to end.
+    between. Raises ValueError where it reads characters by other means than an ``nn.Embedding``, since a gradient then
+    has nowhere to end.
     """
     single = copy.deepcopy(model).float().eval()
     double = copy.deepcopy(single).double()

@@ -42,7 +42,7 @@ READING = """\
 A line or a bar is the mean over the seeds of one model and memory mode; the band is their range, the whisker their sd.
 
 **causal: false** has seen what it was to predict: it has groups of its own, and its perplexity is not comparable. A run
-without *causal* has not finished. A model without memory is under the mode that was asked for, which it ignores.
+without *causal* has not finished.
 
 This is a mirror. Figures to quote, with their intervals and floors, come from `python -m hrm_bench.report`.
 """

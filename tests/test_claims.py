@@ -20,7 +20,7 @@ import hrm_bench
 from hrm_bench import records
 from hrm_bench.config import conf_folder
 from hrm_bench.metrics import score
-from hrm_bench.report import claims
+from hrm_bench.report import claims, tables
 from hrm_bench.statistics import AT_LEAST, holm
 
 SEEDS = range(42, 50)
@@ -329,19 +329,17 @@ def test_markdown_and_csv_say_the_same_after_the_rule(tmp_path):
     assert "10.74 and 11.88 |" in lines[0]
 
 
-def test_nothing_measured_is_said_to_be_so(tmp_path, monkeypatch):
-    out = io.StringIO()
-    monkeypatch.setattr(claims, "Console", lambda: Console(file=out, width=80))
+def test_nothing_measured_is_said_to_be_so(tmp_path, capsys):
     claims.show([])
     markdown, table = claims.write([], tmp_path)
-    assert claims.NOTHING in out.getvalue()
+    assert claims.NOTHING in capsys.readouterr().out
     assert claims.NOTHING in markdown.read_text()
     assert len(table.read_text().splitlines()) == 1
 
 
 def test_a_narrow_terminal_loses_no_word_of_a_verdict(monkeypatch):
     out = io.StringIO()
-    monkeypatch.setattr(claims, "Console", lambda: Console(file=out, width=90, force_terminal=True, no_color=True))
+    monkeypatch.setattr(tables, "Console", lambda: Console(file=out, width=90, force_terminal=True, no_color=True))
     claims.show(claims.findings(against_hrm(11.53)))
     assert "…" not in out.getvalue()
     assert "reproduced" in re.sub(r"[\s│]|\x1b\[\d*m", "", out.getvalue())

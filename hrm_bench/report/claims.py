@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from hrm_bench import statistics
 from hrm_bench.records import Record
+from hrm_bench.report.tables import markdown_grid, print_grid
 from hrm_bench.report.variants import PUBLISHED_TEXT, Variant, by_experiment, left_plateau, perplexity, variants
 from hrm_bench.statistics import MIN_PAIRS, MOST_SEEDS
 
@@ -256,24 +254,17 @@ def _plateau(finding: Finding) -> str:
 def markdown(found: Sequence[Finding]) -> str:
     """The rule, then the table."""
     headings, lines = grid(found)
-    ruler = ["---:" if heading in NUMBERS else "---" for heading in headings]
-    body = "\n".join("| " + " | ".join(line) + " |" for line in [headings, ruler, *lines]) if found else NOTHING
+    body = markdown_grid(headings, lines, words={*headings} - NUMBERS) if found else NOTHING
     return f"{RULE}\n\n{body}\n"
 
 
 def show(found: Sequence[Finding]) -> None:
-    """Print both; where there is no terminal that sets a width, as wide as the table needs to be."""
-    console = Console()
-    if not console.is_terminal:
-        console.width = 200
+    """Print both."""
     headings, lines = grid(found)
-    table = Table(title="Published claims", show_lines=True)
-    for heading in headings:
-        table.add_column(heading, justify="right" if heading in NUMBERS else "left", overflow="fold")
-    for line in lines:
-        table.add_row(*map(Text, line))
-    console.print(table if found else NOTHING)
-    console.print(RULE, highlight=False, soft_wrap=not console.is_terminal)
+    if found:
+        print_grid("Published claims", headings, lines, words={*headings} - NUMBERS, note=RULE, ruled=True)
+    else:
+        print(f"{NOTHING}\n{RULE}")
 
 
 def write(found: Sequence[Finding], folder: Path) -> list[Path]:

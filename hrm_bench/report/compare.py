@@ -8,19 +8,15 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from hrm_bench.records import Record
 from hrm_bench.report.forest import percent_interval
 from hrm_bench.report.sheets import Mark, Sheet
-from hrm_bench.report.variants import flat as flat
-from hrm_bench.report.variants import perplexity, settings_text, variants
+from hrm_bench.report.tables import markdown_grid, print_grid
+from hrm_bench.report.variants import Key, flat, perplexity, settings, settings_text, variants
 from hrm_bench.statistics import Difference, holm, paired_difference
 
-Key = tuple[str, str, tuple[tuple[str, Any], ...]]  # model, memory, settings
 Cells = dict[int, Record]  # by seed
+WORDS = frozenset({"variant"})  # headings of words; all others are of figures
 NOT_COMPARED = ("experiment.", "logger.", "data.path", "seed", "model.name")
 
 
@@ -77,20 +73,19 @@ def _compared(first: str, second: str, ours: Sequence[Record], theirs: Sequence[
 def _by_variant(records: Sequence[Record], apart: Sequence[str]) -> dict[Key, Cells]:
     found: dict[Key, Cells] = {}
     for record in records:
-        values = {key: tuple(value) if isinstance(value, list) else value for key, value in flat(record["config"])}
-        matter = [key for key in apart if record["memory"] != "none" or not key.startswith("memory.")]
-        settings = tuple((key, values[key]) for key in matter if key in values)
-        found.setdefault((record["model"], record["memory"], settings), {})[record["seed"]] = record
+        key = Key(record["model"], record["memory"], settings(record, apart))
+        found.setdefault(key, {})[record["seed"]] = record
     return found
 
 
 def _pairing(first: str, second: str, key: Key, mine: Cells, other: Cells) -> Pairing:
     common = [seed for seed in mine if seed in other]
-    model, memory, settings = key
     return Pairing(
         first=first,
         second=second,
-        variant=" ".join(filter(None, (model, "" if memory == "none" else memory, settings_text(settings)))),
+        variant=" ".join(
+            filter(None, (key.model, "" if key.memory == "none" else key.memory, settings_text(key.settings)))
+        ),
         pairs=len(common),
         first_alone=len(mine) - len(common),
         second_alone=len(other) - len(common),
@@ -166,35 +161,19 @@ def sheets(found: Sequence[Comparison]) -> list[Sheet]:
         headings, lines = grid(each)
         cells: list[list[str | Mark]] = [list(line) for line in lines]
         faint = [bool(pairing.not_causal) for pairing in each.pairings]
-        made.append(Sheet(caption(each), headings, cells, faint, frozenset({"variant"})))
+        made.append(Sheet(caption(each), headings, cells, faint, WORDS))
     return made
 
 
 def show(found: Sequence[Comparison]) -> None:
     """Print each table."""
-    console = Console()
-    if not console.is_terminal:
-        console.width = 200
     for each in found:
-        headings, lines = grid(each)
-        table = Table(title=Text(f"{each.second} against {each.first}"))
-        for heading in headings:
-            table.add_column(Text(heading), justify="left" if heading == "variant" else "right", overflow="fold")
-        for line in lines:
-            table.add_row(*map(Text, line))
-        console.print(table)
-        console.print(caption(each), highlight=False, markup=False, soft_wrap=not console.is_terminal)
+        print_grid(f"{each.second} against {each.first}", *grid(each), words=WORDS, note=caption(each))
 
 
 def markdown(found: Sequence[Comparison]) -> str:
     """Each table in Markdown, under its caption."""
-    parts = []
-    for each in found:
-        headings, lines = grid(each)
-        ruler = ["---" if heading == "variant" else "---:" for heading in headings]
-        body = "\n".join("| " + " | ".join(line) + " |" for line in [headings, ruler, *lines])
-        parts.append(f"{caption(each)}\n\n{body}\n")
-    return "\n".join(parts)
+    return "\n".join(f"{caption(each)}\n\n{markdown_grid(*grid(each), words=WORDS)}\n" for each in found)
 
 
 def write(found: Sequence[Comparison], folder: Path) -> list[Path]:

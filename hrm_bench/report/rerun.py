@@ -18,16 +18,10 @@ from omegaconf import OmegaConf
 
 from hrm_bench.config import COMPOSITION_ERRORS, conf_folder
 from hrm_bench.records import Record
-from hrm_bench.report.variants import flat as flat
+from hrm_bench.report.variants import flat
 
 PROGRAM = "python -m hrm_bench"
-NEVER = {
-    "model.name",
-    "memory.mode",
-    "data.source",
-    "data.path",
-    "seed",
-}  # a group's name stands for them, or none needs
+NEVER = {"model.name", "memory.mode", "data.source", "data.path", "seed"}  # told by a group's name, or apart
 APART = ("experiment.", "logger.")  # change no figure
 PLAIN = re.compile(r"[A-Za-z_][\w./-]*")
 

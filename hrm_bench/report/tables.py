@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -103,26 +103,42 @@ def caption(records: Sequence[Record]) -> str:
 
 
 def show(records: Sequence[Record]) -> None:
-    """Print the table; where there is no terminal that sets a width, as wide as it needs to be."""
+    """Print the table."""
+    title = ", ".join(sorted({record["config"]["experiment"]["name"] for record in records}))
+    print_grid(title, *grid(records), words=TEXT, note=caption(records))
+
+
+def print_grid(
+    title: str,
+    headings: Sequence[str],
+    lines: Iterable[Sequence[str]],
+    *,
+    words: Container[str],
+    note: str,
+    ruled: bool = False,
+) -> None:
+    """Print any table and its note; where there is no terminal that sets a width, as wide as it needs to be."""
     console = Console()
     if not console.is_terminal:
         console.width = 200
-    headings, lines = grid(records)
-    table = Table(title=Text(", ".join(sorted({record["config"]["experiment"]["name"] for record in records}))))
+    table = Table(title=Text(title), show_lines=ruled)
     for heading in headings:
-        table.add_column(heading, justify="left" if heading in TEXT else "right", overflow="fold")
+        table.add_column(Text(heading), justify="left" if heading in words else "right", overflow="fold")
     for line in lines:
         table.add_row(*map(Text, line))
     console.print(table)
-    console.print(caption(records), highlight=False, markup=False, soft_wrap=not console.is_terminal)
+    console.print(note, highlight=False, markup=False, soft_wrap=not console.is_terminal)
 
 
 def markdown(records: Sequence[Record]) -> str:
     """The table in Markdown, under its caption."""
-    headings, lines = grid(records)
-    ruler = ["---" if heading in TEXT else "---:" for heading in headings]
-    body = "\n".join("| " + " | ".join(line) + " |" for line in [headings, ruler, *lines])
-    return f"{caption(records)}\n\n{body}\n"
+    return f"{caption(records)}\n\n{markdown_grid(*grid(records), words=TEXT)}\n"
+
+
+def markdown_grid(headings: Sequence[str], lines: Iterable[Sequence[str]], *, words: Container[str]) -> str:
+    """Any table in Markdown, columns of words to the left and all others to the right."""
+    ruler = ["---" if heading in words else "---:" for heading in headings]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [headings, ruler, *lines])
 
 
 def write(records: Sequence[Record], folder: Path) -> list[Path]:

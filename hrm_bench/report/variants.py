@@ -70,7 +70,7 @@ def variants(records: Sequence[Record]) -> list[Variant]:
     apart = _settings_apart(records)
     found: dict[Key, dict[int, Record]] = {}
     for record in records:
-        key = Key(record["model"], record["memory"], _settings(record, apart))
+        key = Key(record["model"], record["memory"], settings(record, apart))
         found.setdefault(key, {})[record["seed"]] = record
     alone = [_row(key, seeds, baseline(key, found)) for key, seeds in found.items()]
     adjusted = holm([row.difference.p if row.difference else None for row in alone])
@@ -221,7 +221,8 @@ def _told(record: Record, key: str) -> bool:
     return key not in NO_SETTINGS and not key.startswith(("experiment.", "logger."))
 
 
-def _settings(record: Record, apart: Sequence[str]) -> tuple[tuple[str, Any], ...]:
+def settings(record: Record, apart: Sequence[str]) -> tuple[tuple[str, Any], ...]:
+    """Of the keys that tell variants apart, those that a record has and that matter to it, with their values."""
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in flat(record["config"])}
     return tuple(
         (key, values[key]) for key in apart if key in values and _matters(record["memory"], key) and _told(record, key)
