@@ -217,7 +217,7 @@ def _cell(perplexity: float) -> str:
 
 def main(words: Sequence[str]) -> int:
     """Show the floors of the validation and the test text of a config."""
-    from hrm_bench.run import load_windows  # which imports this module
+    from hrm_bench.training import load_windows  # which imports this module
 
     cfg = compose(*words)
     data = load_windows(cfg)

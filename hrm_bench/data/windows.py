@@ -5,7 +5,9 @@ them. A sample is ``windows_per_sample`` consecutive windows; training leaves a 
 not. Shapes: B lanes, T characters.
 """
 
+import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import lightning
 import torch
@@ -49,6 +51,7 @@ class TrainingBatches(Sampler[list[int]]):
 
     ``shuffled``: a fresh permutation an epoch. ``contiguous``: each lane is a stream, the text's samples dealt out in
     as many runs as there are lanes, as equal as can be; the longer runs come first, so lanes only drop off at the end.
+    ``position`` is how many batches of the epoch were given; ``skip``, how many the next iteration leaves out.
     """
 
     def __init__(self, num_samples: int, *, batch_size: int, order: str, seed: int) -> None:
@@ -57,6 +60,8 @@ class TrainingBatches(Sampler[list[int]]):
         self.order = order
         self.seed = seed
         self.epoch = 0
+        self.position = 0
+        self.skip = 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -65,6 +70,12 @@ class TrainingBatches(Sampler[list[int]]):
         return -(-self.num_samples // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
+        self.position, self.skip = self.skip, 0
+        for batch in itertools.islice(self._batches(), self.position, None):
+            self.position += 1
+            yield batch
+
+    def _batches(self) -> Iterator[list[int]]:
         if self.order == "shuffled":
             stream = torch.Generator().manual_seed((self.seed << 20) + self.epoch)
             for batch in torch.randperm(self.num_samples, generator=stream).split(self.batch_size):
@@ -121,7 +132,7 @@ class Windows(lightning.LightningDataModule):
         self.evaluation_batch_size = evaluation_batch_size
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        return _loader(self.train, self.batches)
+        return TrainingLoader(self.train, self.batches)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self._evaluation(self.validation)
@@ -130,9 +141,26 @@ class Windows(lightning.LightningDataModule):
         return self._evaluation(self.test)
 
     def _evaluation(self, samples: Samples) -> DataLoader[Batch]:
-        return _loader(samples, EvaluationBatches(samples, batch_size=self.evaluation_batch_size))
+        return Loader(samples, EvaluationBatches(samples, batch_size=self.evaluation_batch_size))
 
 
-def _loader(samples: Samples, batches: Sampler[list[int]]) -> DataLoader[Batch]:
-    """A loader whose sampler gives whole batches, which ``Samples`` gathers at once."""
-    return DataLoader(samples, sampler=batches, batch_size=None)
+class Loader(DataLoader[Batch]):
+    """A loader whose sampler gives whole batches, which ``Samples`` gathers at once; it draws no random numbers."""
+
+    def __init__(self, samples: Samples, batches: Sampler[list[int]]) -> None:
+        # An iterator draws a seed for its workers, though there are none: from a stream of its own, not the global one.
+        super().__init__(samples, sampler=batches, batch_size=None, generator=torch.Generator())
+
+
+class TrainingLoader(Loader):
+    """A loader that a checkpoint can put back to the batch where it was: Lightning asks for these two methods."""
+
+    def __init__(self, samples: Samples, batches: TrainingBatches) -> None:
+        super().__init__(samples, batches)
+        self.batches = batches
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"position": self.batches.position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.batches.skip = state["position"]
