@@ -198,7 +198,7 @@ class CharLM(lightning.LightningModule):
     test_step = validation_step
 
     def on_validation_epoch_end(self) -> None:
-        self.log("validation/nll", self.nll.compute())
+        self.log("validation/nll", self.nll.compute(), sync_dist=True)  # the same in every rank
 
     def on_test_epoch_end(self) -> None:
         self.log("test/nll", self.nll.compute())

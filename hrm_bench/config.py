@@ -10,6 +10,7 @@ import importlib
 import inspect
 import json
 import math
+import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -38,6 +39,11 @@ def choice(*values: str) -> Any:
 def number(*, at_least: float) -> Any:
     """A numeric field with a lower bound; one that may be null says so in its type."""
     return field(default=MISSING, metadata={"at_least": at_least})
+
+
+def plain_name() -> Any:
+    """A field that names folders."""
+    return field(default=MISSING, metadata={"plain": True})
 
 
 @dataclass
@@ -101,7 +107,7 @@ class LoggerSchema:
 class ExperimentSchema:
     """What a sweep is called, and what its differences are taken to: values of model, memory or settings."""
 
-    name: str = MISSING
+    name: str = plain_name()
     baseline: dict[str, Any] = MISSING
 
 
@@ -167,6 +173,8 @@ def _schema_faults(prefix: str, schema: type, values: Mapping[str, Any]) -> Iter
         key, value = f"{prefix}{item.name}", values[item.name]
         if hasattr(item.type, "__dataclass_fields__"):
             yield from _schema_faults(f"{key}.", typing.cast(type, item.type), value)
+        elif "plain" in item.metadata:
+            yield from _name_faults(key, value)
         elif "choices" in item.metadata:
             yield from _choice_faults(key, value, item.metadata["choices"])
         elif "at_least" in item.metadata and value is not None:
@@ -220,6 +228,11 @@ def _choice_faults(key: str, value: Any, choices: Sequence[str]) -> Iterator[str
         yield f"{key}={value}: allowed are {allowed(choices)}; try {key}={near[0] if near else choices[0]}"
 
 
+def _name_faults(key: str, value: str) -> Iterator[str]:
+    if not re.fullmatch(r"\w[\w.-]*", value, re.ASCII):
+        yield f"{key}={value}: names a folder: allowed are letters, digits, _, - and dots inside; try {key}=mine"
+
+
 def _number_faults(key: str, value: float, at_least: float) -> Iterator[str]:
     if not value >= at_least or value == float("inf"):
         yield f"{key}={value}: must be at least {at_least} and finite; try {key}={at_least}"
@@ -228,6 +241,7 @@ def _number_faults(key: str, value: float, at_least: float) -> Iterator[str]:
 def _cross_faults(values: Mapping[str, Any]) -> Iterator[str]:
     """Faults between values that are each allowed. They speak by the names that models share for the same things."""
     model = values["model"]
+    yield from _name_faults("model.name", str(model.get("name")))
     width, num_heads = model.get("width"), model.get("num_heads")
     if width and num_heads and width % (2 * num_heads):
         fitting = [n for n in range(1, width // 2 + 1) if width % (2 * n) == 0]

@@ -179,6 +179,8 @@ def _log_to(path: Path) -> Iterator[None]:
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             # The checkpoint stands in the cell's folder, beside its config, on purpose.
             warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+            # A cell is one task, wherever it runs; Lightning would have each task of a cluster be a rank.
+            warnings.filterwarnings("ignore", message="The `srun` command is available on your system.*")
             # Lightning's own use of PyTorch, which a newer Lightning will mend.
             warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
             yield

@@ -19,6 +19,7 @@ from hrm_bench.config import locate, memory_mode
 from hrm_bench.data import corpora
 from hrm_bench.data.vocabulary import CHARACTERS, encode
 from hrm_bench.data.windows import Samples, Windows
+from hrm_bench.errors import UsageError
 from hrm_bench.floors import floors
 from hrm_bench.metrics import Score, score
 from hrm_bench.objectives import OptimizerSettings
@@ -58,7 +59,7 @@ def build(cfg: DictConfig) -> CharLM:
 
 def load_windows(cfg: DictConfig) -> Windows:
     """The batches that a config describes. Raises UsageError where the text is not to be had, or too short."""
-    return Windows(
+    windows = Windows(
         corpora.load(cfg.data),
         window=cfg.data.window,
         windows_per_sample=cfg.data.windows_per_sample,
@@ -67,6 +68,11 @@ def load_windows(cfg: DictConfig) -> Windows:
         evaluation_batch_size=cfg.recipe.evaluation_batch_size,
         seed=cfg.seed,
     )
+    if (devices := cfg.trainer.devices) > 1 and (smallest := windows.smallest_batch) < devices:
+        size = cfg.recipe.batch_size
+        fault = f"with recipe.batch_size={size} an epoch has a batch of {smallest}, fewer than one each"
+        raise UsageError(f"trainer.devices={devices}: {fault}; try recipe.batch_size={size + 1}")
+    return windows
 
 
 def train_and_score(cfg: DictConfig, folder: Path, recorder: Recorder, *, marks: dict[str, str]) -> Record:

@@ -131,6 +131,11 @@ class Windows(lightning.LightningDataModule):
         self.batches = TrainingBatches(self.train.num_whole, batch_size=batch_size, order=order, seed=seed)
         self.evaluation_batch_size = evaluation_batch_size
 
+    @property
+    def smallest_batch(self) -> int:
+        """Samples in the training batch that has the fewest."""
+        return min(map(len, self.batches))
+
     def train_dataloader(self) -> DataLoader[Batch]:
         return TrainingLoader(self.train, self.batches)
 
