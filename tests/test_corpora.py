@@ -120,14 +120,9 @@ def test_a_file_is_read_once(monkeypatch):
 def published(tmp_path, rows):
     """A folder in the hub's layout with the same rows in all three splits."""
     folder = tmp_path / "wikitext-2-v1"
-    folder.mkdir()
+    folder.mkdir(parents=True, exist_ok=True)
     for split in corpora.SPLITS:
         datasets.Dataset.from_dict({"text": rows}).to_parquet(folder / f"{split}-00000-of-00001.parquet")
-    (tmp_path / "README.md").write_text(
-        "---\nconfigs:\n- config_name: wikitext-2-v1\n  data_files:\n"
-        + "".join(f"  - split: {s}\n    path: wikitext-2-v1/{s}-*\n" for s in corpora.SPLITS)
-        + "---\n"
-    )
     return ["data=wikitext2", f"data.path={tmp_path}"]
 
 
@@ -137,6 +132,14 @@ def test_blank_rows_of_the_hub_are_read_as_blank_lines(tmp_path, monkeypatch):
     string = " \n = Title = \n \n Text – é . \n \n"
     assert_splits_are(load(*words, *limits(None, None, None)), [string] * 3)
     assert_splits_are(load(*words, *limits(16, 1, len(string))), [string[:16], string[:1], string])
+
+
+def test_a_folder_is_read_as_it_stands_and_not_as_one_of_the_same_name_was(tmp_path):
+    first, other = tmp_path / "first" / "wikitext", tmp_path / "other" / "wikitext"
+    assert_splits_are(load(*published(first, ["a"]), *limits(None, None, None)), ["a"] * 3)
+    assert_splits_are(load(*published(other, ["b"]), *limits(None, None, None)), ["b"] * 3)
+    corpora._wikitext2.cache_clear()
+    assert_splits_are(load(*published(first, ["c"]), *limits(None, None, None)), ["c"] * 3)
 
 
 def test_rows_of_the_hub_are_read_once_and_none_beyond_the_limit(tmp_path, monkeypatch):

@@ -75,7 +75,11 @@ def _wikitext2(path: str | None, limits: Limits) -> Corpus:
 
     disable_progress_bars()
     try:
-        splits = load_dataset(path or HUB_NAME, HUB_CONFIG)
+        if path is None:
+            splits = load_dataset(HUB_NAME, HUB_CONFIG)
+        else:  # by its files: of a folder, datasets would give the copy that it keeps of any of the same name
+            files = {name: f"{path}/{HUB_CONFIG}/{name}-*.parquet" for name in SPLITS}
+            splits = load_dataset("parquet", data_files=files)
         return _corpus((_published(splits[name].iter(batch_size=ROWS)) for name in SPLITS), limits)
     except Exception as error:
         reason = str(error).split("\n")[0]
