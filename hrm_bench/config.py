@@ -1,7 +1,7 @@
-"""The typed schemas of every config group, the checks across them, and the identity of a cell.
+"""Composing a cell's config, the checks of all its values, and the cell's identity.
 
-Groups without a class (memory, data, recipe …) have a dataclass here. A group with a ``_target_`` (the model and its
-objective) has its class's constructor for a schema: its keyword arguments, less those that ``build`` provides.
+Groups without a class (memory, data, recipe …) have a dataclass in ``schemas``. A group with a ``_target_`` (the model
+and its objective) has its class's constructor for a schema: its keyword arguments, less those that ``build`` provides.
 """
 
 import difflib
@@ -13,122 +13,22 @@ import math
 import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
 import hydra
 import omegaconf
-from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from hrm_bench.errors import UsageError, allowed, explain, no_such_key
+from hrm_bench.schemas import Schema
 
 COMPOSITION_ERRORS = (HydraException, omegaconf.errors.OmegaConfBaseException)
 SWEEP_KEYS = ("force", "fail_fast", "plan")  # what a command does with its cells: no part of any of them
 BASES = {"model": "hrm_bench.charlm.CharLM", "model.objective": "hrm_bench.objectives.Objective"}
 PROVIDED = {"vocabulary_size", "window", "memory", "objective", "seed", "optimizer"}  # by build(), not by the config
-
-
-def choice(*values: str) -> Any:
-    """A field that takes one of these words."""
-    return field(default=MISSING, metadata={"choices": values})
-
-
-def number(*, at_least: float) -> Any:
-    """A numeric field with a lower bound; one that may be null says so in its type."""
-    return field(default=MISSING, metadata={"at_least": at_least})
-
-
-def plain_name() -> Any:
-    """A field that names folders."""
-    return field(default=MISSING, metadata={"plain": True})
-
-
-@dataclass
-class MemorySchema:
-    """When a lane's memory is emptied, read and written."""
-
-    mode: str = choice("none", "reset", "carry")
-    write: str = choice("after_window", "every_segment")
-    rule: str = choice("linear", "delta")
-    evaluation: str = choice("same", "reset")
-
-
-@dataclass
-class DataSchema:
-    """The text, its windows and their order."""
-
-    source: str = choice("wikitext2", "sample", "text_file")
-    path: str | None = MISSING
-    train_chars: int | None = number(at_least=1)
-    validation_chars: int | None = number(at_least=1)
-    test_chars: int | None = number(at_least=1)
-    window: int = number(at_least=1)
-    order: str = choice("shuffled", "contiguous")
-    windows_per_sample: int = number(at_least=1)
-
-
-@dataclass
-class RecipeSchema:
-    """How a model is trained."""
-
-    max_epochs: int = number(at_least=1)
-    patience: int = number(at_least=1)
-    batch_size: int = number(at_least=1)
-    evaluation_batch_size: int = number(at_least=1)
-    learning_rate: float = number(at_least=0)
-    weight_decay: float = number(at_least=0)
-    gradient_clip: float = number(at_least=0)
-
-
-@dataclass
-class TrainerSchema:
-    """What a cell runs on."""
-
-    accelerator: str = choice("cpu", "gpu")
-    devices: int = number(at_least=1)
-    precision: str = choice("32-true", "bf16-mixed")
-    micro_batches: int = number(at_least=1)
-    num_threads: int = number(at_least=1)
-    snapshot_seconds: float = number(at_least=0)
-
-
-@dataclass
-class LoggerSchema:
-    """The mirror in W&B."""
-
-    project: str = MISSING
-    mode: str = choice("offline", "online", "disabled")
-
-
-@dataclass
-class ExperimentSchema:
-    """What a sweep is called, and what its differences are taken to: values of model, memory or settings."""
-
-    name: str = plain_name()
-    baseline: dict[str, Any] = MISSING
-
-
-@dataclass
-class Schema:
-    """A cell, wholly."""
-
-    model: Any = MISSING
-    memory: MemorySchema = field(default_factory=MemorySchema)
-    data: DataSchema = field(default_factory=DataSchema)
-    recipe: RecipeSchema = field(default_factory=RecipeSchema)
-    trainer: TrainerSchema = field(default_factory=TrainerSchema)
-    logger: LoggerSchema = field(default_factory=LoggerSchema)
-    experiment: ExperimentSchema = field(default_factory=ExperimentSchema)
-    seed: int = number(at_least=0)
-    force: bool = False
-    fail_fast: bool = False
-    plan: bool = False
-
-
-ConfigStore.instance().store(name="schema", node=Schema)
 
 
 def conf_folder() -> Path:

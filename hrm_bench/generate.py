@@ -26,10 +26,11 @@ from yaml import YAMLError
 
 from hrm_bench import records, snapshots
 from hrm_bench.charlm import CharLM, Memories
-from hrm_bench.config import COMPOSITION_ERRORS, Schema, check
+from hrm_bench.config import COMPOSITION_ERRORS, check
 from hrm_bench.data.vocabulary import CHARACTERS, decode, encode
 from hrm_bench.errors import UsageError, allowed, command
 from hrm_bench.layers.compressive_memory import Memory
+from hrm_bench.schemas import Schema
 from hrm_bench.snapshots import BEST_FILE
 from hrm_bench.training import build
 

@@ -17,6 +17,8 @@ from hrm_bench.charlm import Batch, CharLM, Memories
 from hrm_bench.data.windows import Samples
 from hrm_bench.records import MemoryUse
 
+MOST_LANES = 256  # that are read at once
+
 Reading = Sequence[Memories]  # of a batch of lanes: what each of its W windows reads
 
 
@@ -88,8 +90,7 @@ def memory_course(model: CharLM) -> dict[str, float]:
 
 def _lanes(model: CharLM, samples: Samples) -> Iterator[Batch]:
     """The text as it is scored: one lane where memory is carried, else a lane a sample, the last, shorter one alone."""
-    whole = list(range(samples.num_whole))
-    batches = [samples[whole]] if whole else []
+    batches = [samples[chosen.tolist()] for chosen in torch.arange(samples.num_whole).split(MOST_LANES) if len(chosen)]
     if len(samples) > samples.num_whole:
         batches.append(samples[[samples.num_whole]])
     if model.uses_memory and model.memory_policy.evaluation_mode == "carry":

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 ROOT = "hrm_bench.training"
 # What only plans, shows or carries cells, and changes none of their figures.
 APART = (
-    *("config", "errors", "network", "progress", "provenance", "records", "report", "run"),
+    *("config", "errors", "network", "progress", "provenance", "records", "report", "run", "schemas"),
     *("snapshots", "stopping", "sweep", "tracking"),
 )
 

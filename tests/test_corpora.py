@@ -117,18 +117,19 @@ def test_a_file_is_read_once(monkeypatch):
     assert [len(text) for text in corpus.splits.values()] == [16_000, 2_000, 2_000]
 
 
-def published(tmp_path, rows):
+def published(tmp_path, rows, source="wikitext2"):
     """A folder in the hub's layout with the same rows in all three splits."""
-    folder = tmp_path / "wikitext-2-v1"
+    folder = tmp_path / corpora.HUB_CONFIGS[source]
     folder.mkdir(parents=True, exist_ok=True)
     for split in corpora.SPLITS:
         datasets.Dataset.from_dict({"text": rows}).to_parquet(folder / f"{split}-00000-of-00001.parquet")
-    return ["data=wikitext2", f"data.path={tmp_path}"]
+    return [f"data={source}", f"data.path={tmp_path}"]
 
 
-def test_blank_rows_of_the_hub_are_read_as_blank_lines(tmp_path, monkeypatch):
+@pytest.mark.parametrize("source", corpora.HUB_CONFIGS)
+def test_blank_rows_of_the_hub_are_read_as_blank_lines(source, tmp_path, monkeypatch):
     monkeypatch.setattr(corpora, "ROWS", 3)
-    words = published(tmp_path, ["", " = Title = \n", "", " Text – é . \n", ""])
+    words = published(tmp_path, ["", " = Title = \n", "", " Text – é . \n", ""], source)
     string = " \n = Title = \n \n Text – é . \n \n"
     assert_splits_are(load(*words, *limits(None, None, None)), [string] * 3)
     assert_splits_are(load(*words, *limits(16, 1, len(string))), [string[:16], string[:1], string])
@@ -138,7 +139,7 @@ def test_a_folder_is_read_as_it_stands_and_not_as_one_of_the_same_name_was(tmp_p
     first, other = tmp_path / "first" / "wikitext", tmp_path / "other" / "wikitext"
     assert_splits_are(load(*published(first, ["a"]), *limits(None, None, None)), ["a"] * 3)
     assert_splits_are(load(*published(other, ["b"]), *limits(None, None, None)), ["b"] * 3)
-    corpora._wikitext2.cache_clear()
+    corpora._wikitext.cache_clear()
     assert_splits_are(load(*published(first, ["c"]), *limits(None, None, None)), ["c"] * 3)
 
 

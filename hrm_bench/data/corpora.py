@@ -25,7 +25,7 @@ BLOCK = 1 << 16  # bytes of a file that are read at a time
 ROWS = 256  # of the hub's data set that are read at a time: about as many characters
 HUB = "https://huggingface.co"
 HUB_NAME = "Salesforce/wikitext"
-HUB_CONFIG = "wikitext-2-v1"
+HUB_CONFIGS = {"wikitext2": "wikitext-2-v1", "wikitext103": "wikitext-103-v1"}  # by data.source
 WAYS_ON = "give a local copy in the hub's layout with data.path=FOLDER (or HRM_BENCH_WIKITEXT), or use data=sample"
 
 
@@ -48,8 +48,8 @@ def load(data: DictConfig) -> Corpus:
     """The corpus that a data config describes; read once a process."""
     path = None if not data.path else str(Path(data.path).expanduser().absolute())
     limits = (data.train_chars, data.validation_chars, data.test_chars)
-    if data.source == "wikitext2":
-        return _wikitext2(path, limits)
+    if data.source in HUB_CONFIGS:
+        return _wikitext(data.source, path, limits)
     if data.source == "sample":
         return _sample(limits)
     return _text_file(path, limits)
@@ -59,12 +59,12 @@ Limits = tuple[int | None, int | None, int | None]
 
 
 @functools.cache
-def _wikitext2(path: str | None, limits: Limits) -> Corpus:
+def _wikitext(source: str, path: str | None, limits: Limits) -> Corpus:
     answers = path is not None or network.answers(os.environ.get("HF_ENDPOINT", HUB))
     if path is None:
         if Path(HUB_NAME).exists():  # datasets would take it for the hub's
             raise UsageError(
-                f"data=wikitext2: ./{HUB_NAME} would be read in the hub's place; "
+                f"data={source}: ./{HUB_NAME} would be read in the hub's place; "
                 f"give it by name with data.path={HUB_NAME}, or run elsewhere"
             )
         if not answers:
@@ -76,16 +76,16 @@ def _wikitext2(path: str | None, limits: Limits) -> Corpus:
     disable_progress_bars()
     try:
         if path is None:
-            splits = load_dataset(HUB_NAME, HUB_CONFIG)
+            splits = load_dataset(HUB_NAME, HUB_CONFIGS[source])
         else:  # by its files: of a folder, datasets would give the copy that it keeps of any of the same name
-            files = {name: f"{path}/{HUB_CONFIG}/{name}-*.parquet" for name in SPLITS}
+            files = {name: f"{path}/{HUB_CONFIGS[source]}/{name}-*.parquet" for name in SPLITS}
             splits = load_dataset("parquet", data_files=files)
         return _corpus((_published(splits[name].iter(batch_size=ROWS)) for name in SPLITS), limits)
     except Exception as error:
         reason = str(error).split("\n")[0]
         if path is None:
             fault = f"cannot be loaded ({reason})" if answers else "cannot be reached"
-            raise UsageError(f"data=wikitext2: the hub's {HUB_NAME} {fault}; {WAYS_ON}") from error
+            raise UsageError(f"data={source}: the hub's {HUB_NAME} {fault}; {WAYS_ON}") from error
         raise UsageError(f"data.path={path}: not {HUB_NAME} in the hub's layout ({reason}); {WAYS_ON}") from error
 
 

@@ -1,0 +1,110 @@
+"""The typed schemas of the config groups that have no class of their own; of one with a ``_target_``, its class is it.
+
+A misspelt key or a value of another type stops at its schema, before any work.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+
+def choice(*values: str) -> Any:
+    """A field that takes one of these words."""
+    return field(default=MISSING, metadata={"choices": values})
+
+
+def number(*, at_least: float) -> Any:
+    """A numeric field with a lower bound; one that may be null says so in its type."""
+    return field(default=MISSING, metadata={"at_least": at_least})
+
+
+def plain_name() -> Any:
+    """A field that names folders."""
+    return field(default=MISSING, metadata={"plain": True})
+
+
+@dataclass
+class MemorySchema:
+    """When a lane's memory is emptied, read and written."""
+
+    mode: str = choice("none", "reset", "carry")
+    write: str = choice("after_window", "every_segment")
+    rule: str = choice("linear", "delta")
+    evaluation: str = choice("same", "reset")
+
+
+@dataclass
+class DataSchema:
+    """The text, its windows and their order."""
+
+    source: str = choice("wikitext2", "wikitext103", "sample", "text_file")
+    path: str | None = MISSING
+    train_chars: int | None = number(at_least=1)
+    validation_chars: int | None = number(at_least=1)
+    test_chars: int | None = number(at_least=1)
+    window: int = number(at_least=1)
+    order: str = choice("shuffled", "contiguous")
+    windows_per_sample: int = number(at_least=1)
+
+
+@dataclass
+class RecipeSchema:
+    """How a model is trained."""
+
+    max_epochs: int = number(at_least=1)
+    patience: int = number(at_least=1)
+    batch_size: int = number(at_least=1)
+    evaluation_batch_size: int = number(at_least=1)
+    learning_rate: float = number(at_least=0)
+    weight_decay: float = number(at_least=0)
+    gradient_clip: float = number(at_least=0)
+
+
+@dataclass
+class TrainerSchema:
+    """What a cell runs on."""
+
+    accelerator: str = choice("cpu", "gpu")
+    devices: int = number(at_least=1)
+    precision: str = choice("32-true", "bf16-mixed")
+    micro_batches: int = number(at_least=1)
+    num_threads: int = number(at_least=1)
+    snapshot_seconds: float = number(at_least=0)
+
+
+@dataclass
+class LoggerSchema:
+    """The mirror in W&B."""
+
+    project: str = MISSING
+    mode: str = choice("offline", "online", "disabled")
+
+
+@dataclass
+class ExperimentSchema:
+    """What a sweep is called, and what its differences are taken to: values of model, memory or settings."""
+
+    name: str = plain_name()
+    baseline: dict[str, Any] = MISSING
+
+
+@dataclass
+class Schema:
+    """A cell, wholly."""
+
+    model: Any = MISSING
+    memory: MemorySchema = field(default_factory=MemorySchema)
+    data: DataSchema = field(default_factory=DataSchema)
+    recipe: RecipeSchema = field(default_factory=RecipeSchema)
+    trainer: TrainerSchema = field(default_factory=TrainerSchema)
+    logger: LoggerSchema = field(default_factory=LoggerSchema)
+    experiment: ExperimentSchema = field(default_factory=ExperimentSchema)
+    seed: int = number(at_least=0)
+    force: bool = False
+    fail_fast: bool = False
+    plan: bool = False
+
+
+ConfigStore.instance().store(name="schema", node=Schema)
