@@ -84,8 +84,6 @@ def train_and_score(cfg: DictConfig, folder: Path, recorder: Recorder, *, marks:
     torch.set_num_threads(cfg.trainer.num_threads)
     _reset_peak_memory()
     data = load_windows(cfg)
-    num_windows = audit.windows_to_audit(cfg.data.windows_per_sample)
-    before = audit.leak(build(cfg), num_windows=num_windows)
     with ranks.together(cfg, folder):
         model = fit(cfg, folder, recorder, data, marks=marks)
     recorder.write_history()
@@ -98,6 +96,8 @@ def train_and_score(cfg: DictConfig, folder: Path, recorder: Recorder, *, marks:
     trainer.test(model, datamodule=data, verbose=False)
     test = _score(model, data.test)
     model.eval()
+    num_windows = audit.windows_to_audit(cfg.data.windows_per_sample)
+    before = audit.leak(build(cfg), num_windows=num_windows)  # of the same weights as then, and out of training's way
     after = audit.leak(model, num_windows=num_windows)
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
     scored = {"validation": (data.validation, data.test), "test": (data.test, data.validation)}  # and the other one

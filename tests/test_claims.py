@@ -43,6 +43,8 @@ def record(model, perplexity, /, *, seed=42, memory="none", causal=True, experim
         "validation": figures,
         "test": figures,
         "causal": causal,
+        "code": "c0de",
+        "identity": "1d",
         "floors": {"validation": {"unigram": {"full": 23.25}}, "test": {"unigram": {"full": 28.39}}},
         "config": {
             "experiment": {"name": experiment, "baseline": {"model": "hrm"}},

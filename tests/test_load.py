@@ -14,6 +14,7 @@ import hrm_bench
 from hrm_bench.config import conf_folder, identity
 from hrm_bench.errors import UsageError
 from hrm_bench.metrics import score
+from hrm_bench.records import SCHEMA_VERSION
 from hrm_bench.report import __main__ as report
 from hrm_bench.report import compare, rerun
 from hrm_bench.report.load import load
@@ -52,8 +53,9 @@ def record(*words, perplexity=12.0, seed=42, memory=None, causal=True):
         for epoch in range(1, 5 + seed % 3)
     ]
     made = {
-        "schema_version": 2,
+        "schema_version": SCHEMA_VERSION,
         "identity": identity(OmegaConf.create(config), TEXT),
+        "code": "c0de",
         "status": "finished",
         "config": config,
         "model": config["model"]["name"],

@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from hrm_bench.metrics import score
+from hrm_bench.records import SCHEMA_VERSION
 from hrm_bench.report import plots, tables
 from hrm_bench.report.variants import variants
 
@@ -25,7 +26,7 @@ def record(model, memory, seed, perplexity, *, causal=True, experiment="hrm_vs_i
 
     figures = score(math.log(perplexity), characters=4992, words=1000)
     return {
-        "schema_version": 2,
+        "schema_version": SCHEMA_VERSION,
         "status": "finished",
         "model": model,
         "memory": memory,
@@ -35,6 +36,7 @@ def record(model, memory, seed, perplexity, *, causal=True, experiment="hrm_vs_i
         "validation": figures,
         "test": figures,
         "causal": causal,
+        "code": "c0de",
         "floors": {"validation": counted(23.0, 7.6), "test": counted(28.0, 6.6)},
         "config": {
             "experiment": {"name": experiment, "baseline": {"model": "hrm"}},
@@ -270,3 +272,9 @@ def test_texts_of_one_source_and_another_length_are_told_apart(tmp_path):
     assert text.count("unigram counts") == plots.write([short], tmp_path / "one.svg").read_text().count(
         "unigram counts"
     )
+
+
+def test_cells_of_two_versions_of_the_code_are_told():
+    assert "versions of the code" not in tables.caption(SWEEP)
+    mixed = [SWEEP[0] | {"code": "other"}, *SWEEP[1:]]
+    assert "The cells of hrm are of 2 versions of the code; force=true runs them again" in tables.caption(mixed)

@@ -94,6 +94,14 @@ def caption(records: Sequence[Record]) -> str:
         for record in texts.values()
     ]
     told.append("Best epoch chosen on validation.")
+    codes: dict[str, set[str]] = {}
+    for record in records:
+        codes.setdefault(record["model"], set()).add(record["code"])
+    told += [
+        f"The cells of {model} are of {len(found)} versions of the code; force=true runs them again with this one."
+        for model, found in codes.items()
+        if len(found) > 1
+    ]
     found = [variant.row for variant in variants(records)]
     if any(row.left_plateau < row.seeds for row in found):
         told.append("A seed has left the plateau when it is more than 5 % under the unigram counts on validation.")
