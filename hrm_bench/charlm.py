@@ -4,7 +4,7 @@ Shapes: B lanes, T characters, D width, V vocabulary, W windows of a sample.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
@@ -73,6 +73,8 @@ class CharLM(lightning.LightningModule):
         self.nll = MeanMetric(sync_on_compute=False).set_dtype(torch.float64)  # every rank scores all of a text
         self.train_nll = MeanMetric().set_dtype(torch.float64)
         self.last_memory: Memories = ()  # after the last batch, of its lanes
+        self._compiled: Callable[[Tensor, State, Memories], tuple[Tensor, State, Memories]] | None = None
+        self._compiled_shape: tuple[int, int] | None = None
 
     # What an architecture provides
 
@@ -104,6 +106,14 @@ class CharLM(lightning.LightningModule):
                 stream = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
                 nn.init.trunc_normal_(parameter, std=std, a=-2.0, b=2.0, generator=stream)
 
+    def compile_training(self, num_lanes: int) -> None:
+        """Train on whole windows of so many lanes by compiled code, from here on; all else goes on as it is.
+
+        One shape alone, since each takes its own compiling: the last, smaller batch and evaluation are not worth it.
+        """
+        self._compiled = torch.compile(self.segment, dynamic=False)
+        self._compiled_shape = (num_lanes, self.window)
+
     # The order of things
 
     def refine(self, tokens: Tensor, memory: Memories) -> Iterator[Refinement]:
@@ -113,8 +123,9 @@ class CharLM(lightning.LightningModule):
         ``write=every_segment`` lets a segment read what an earlier one wrote of the same window, its future included.
         """
         state = self.initial_state(*tokens.shape)
+        compiled = self._compiled if self.training and tokens.shape == self._compiled_shape else None
         for index in range(self.num_segments):
-            logits, state, update = self.segment(tokens, state, memory)
+            logits, state, update = (compiled or self.segment)(tokens, state, memory)
             written = self.memory_policy.write == "every_segment" or index + 1 == self.num_segments
             if written and self.memory_policy.mode != "none":
                 memory = tuple((old + new).detach() for old, new in zip(memory, update, strict=True))

@@ -10,7 +10,9 @@ import importlib
 import inspect
 import json
 import math
+import os
 import re
+import shutil
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
@@ -174,6 +176,8 @@ def _trainer_faults(trainer: Mapping[str, Any], objective: str) -> Iterator[str]
         elif trainer["devices"] > torch.cuda.device_count():
             most = torch.cuda.device_count()
             yield f"trainer.devices={trainer['devices']}: this machine has {most} GPUs; try trainer.devices={most}"
+    if trainer["compile"] == "always" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
+        yield "trainer.compile=always: takes g++ or clang++, and neither is here; try trainer.compile=never"
     for key in ("devices", "micro_batches"):
         if trainer[key] > 1 and not getattr(locate(objective), "separable", True):
             name = objective.rpartition(".")[2]

@@ -70,6 +70,7 @@ class TrainerSchema:
     devices: int = number(at_least=1)
     precision: str = choice("32-true", "bf16-mixed")
     micro_batches: int = number(at_least=1)
+    compile: str = choice("auto", "never", "always")
     num_threads: int = number(at_least=1)
     snapshot_seconds: float = number(at_least=0)
 

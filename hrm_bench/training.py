@@ -29,6 +29,7 @@ from hrm_bench.snapshots import Snapshots
 
 log = logging.getLogger("hrm_bench")
 
+STEPS_WORTH_COMPILING = 20_000  # compiling takes half a minute, and saves some 5 ms a step at the published sizes
 MOST_COUNTED = 1_000_000  # characters of all splits up to which a cell has its n-gram floors: half a minute, 0.4 GB
 
 
@@ -129,6 +130,9 @@ def fit(cfg: DictConfig, folder: Path, recorder: Recorder, data: Windows, *, mar
     """The cell's model, trained as far as patience goes; one of several ranks does its share."""
     lightning.seed_everything(cfg.seed, verbose=False)
     model = build(cfg)
+    if compiles(cfg, data):
+        log.info("training is compiled (trainer.compile=%s)", cfg.trainer.compile)
+        model.compile_training(-(-cfg.recipe.batch_size // (cfg.trainer.devices * cfg.trainer.micro_batches)))
     taking = Snapshots(folder, seconds=cfg.trainer.snapshot_seconds, marks=marks)
     keeping = ModelCheckpoint(
         folder,
@@ -142,6 +146,15 @@ def fit(cfg: DictConfig, folder: Path, recorder: Recorder, data: Windows, *, mar
     trainer = _trainer(cfg, folder, recorder, stopping, keeping, taking, devices=cfg.trainer.devices)
     trainer.fit(model, datamodule=data, ckpt_path=taking.path if taking.path.exists() else None, weights_only=True)
     return model
+
+
+def compiles(cfg: DictConfig, data: Windows) -> bool:
+    """Whether a cell's training is compiled: asked for, or long enough to gain more than compiling takes."""
+    if cfg.trainer.compile != "auto":
+        return bool(cfg.trainer.compile == "always")
+    segments = cfg.model.get("num_segments", 1) * data.train.num_whole * cfg.data.windows_per_sample
+    steps = cfg.recipe.max_epochs * segments / cfg.recipe.batch_size
+    return bool(steps >= STEPS_WORTH_COMPILING)
 
 
 def _trainer(cfg: DictConfig, folder: Path, *callbacks: lightning.Callback, devices: int = 1) -> lightning.Trainer:

@@ -114,7 +114,7 @@ def test_all_segments_of_a_window_read_the_memory_as_it_stood_before_it(monkeypa
     read = []
     segment = model.segment
 
-    def watched(tokens, state, memory):
+    def watched(tokens, state, memory, *, share):
         read.append(memory[0].matrix)
         return segment(tokens, state, memory)
 
@@ -133,9 +133,9 @@ def carried(model, batches, epochs=1):
     started = []
     train_window = model.objective.train_window
 
-    def watched(model, tokens, targets, memory):
+    def watched(model, tokens, targets, memory, *, share):
         started.append(memory[0].matrix.clone())
-        return train_window(model, tokens, targets, memory)
+        return train_window(model, tokens, targets, memory, share=share)
 
     model.objective.train_window = watched
     train(model, batches, epochs)

@@ -80,7 +80,7 @@ class LCT(CharLM):
             nn.init.zeros_(self.head.bias)
 
     def initial_state(self, num_lanes: int, length: int) -> State:
-        """A state a level, and the number of segments done so far, a scalar."""
+        """A state a level, and a tensor as long as the number of segments done so far: lengths can be compiled for."""
         like = self.embedding.weight
         shape = (num_lanes, length, self.width)
         levels = tuple(
@@ -89,16 +89,16 @@ class LCT(CharLM):
             else like.new_zeros(shape)
             for _ in self.periods
         )
-        return (*levels, torch.zeros((), dtype=torch.long))
+        return (*levels, like.new_zeros(0))
 
     def segment(self, tokens: Tensor, state: State, memory: Memories) -> tuple[Tensor, State, Memories]:
-        *levels, num_done = state
+        *levels, done = state
         updated = update_levels(
-            int(num_done) + 1,
+            len(done) + 1,
             self.periods,
             self.update,
             self.embedding(tokens),
             tuple(levels),
             lambda level, inputs: self.levels[level](inputs),
         )
-        return self.head(torch.cat(updated, dim=-1)), (*updated, num_done + 1), ()
+        return self.head(torch.cat(updated, dim=-1)), (*updated, done.new_zeros(len(done) + 1)), ()
