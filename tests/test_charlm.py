@@ -1,5 +1,7 @@
 """The order of windows, segments and memory: causality above all."""
 
+import functools
+
 import pytest
 import torch
 from conftest import MODELS, SMALL, fitting, having, keys, random_batch, small, train, trainer
@@ -114,7 +116,7 @@ def test_all_segments_of_a_window_read_the_memory_as_it_stood_before_it(monkeypa
     read = []
     segment = model.segment
 
-    def watched(tokens, state, memory, *, share):
+    def watched(tokens, state, memory):
         read.append(memory[0].matrix)
         return segment(tokens, state, memory)
 
@@ -223,3 +225,21 @@ def test_without_its_causal_mask_perplexity_falls_far_under_what_reading_forward
         losses[causal] = model.train_nll.compute().item()
     assert losses["true"] > 4.0  # ln 97 = 4.57
     assert losses["false"] < losses["true"] - 1.0
+
+
+def test_compiled_training_is_eager_training_to_rounding_and_evaluation_is_not_compiled(monkeypatch):
+    # All of compiling but the making of machine code, which takes a minute; the benchmark compares that, too.
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    models = [small("model=hrm", "model.num_segments=1") for _ in range(2)]
+    models[1].compile_training(4)
+    for tokens, _ in (random_batch(4, 8), random_batch(3, 8), random_batch(4, 5)):  # compiled; too few lanes; too short
+        eager, compiled = ([*model.train().refine(tokens, ())][-1].logits for model in models)
+        torch.testing.assert_close(compiled, eager, atol=1e-6, rtol=1e-5)
+        for logits, model in ((eager, models[0]), (compiled, models[1])):
+            model.zero_grad()
+            logits.square().sum().backward()
+        for ours, theirs in zip(models[1].parameters(), models[0].parameters(), strict=True):
+            if theirs.grad is not None:
+                torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-5, rtol=1e-4)
+    models[1]._compiled = lambda *_: pytest.fail("it is compiled")
+    models[1].eval()(random_batch(4, 8)[0])
