@@ -17,7 +17,7 @@ from hrm_bench import audit, probes, ranks, snapshots
 from hrm_bench.charlm import CharLM, MemoryPolicy
 from hrm_bench.config import locate, memory_mode
 from hrm_bench.data import corpora
-from hrm_bench.data.vocabulary import CHARACTERS, encode
+from hrm_bench.data.vocabulary import CHARACTERS
 from hrm_bench.data.windows import Samples, Windows
 from hrm_bench.errors import UsageError
 from hrm_bench.floors import floors
@@ -172,11 +172,10 @@ def _score(model: CharLM, samples: Samples) -> Score:
 @functools.cache
 def _floors(corpus: corpora.Corpus, window: int) -> dict[str, Floors]:
     """What counting reaches on each scored split: once a process, since most cells of a sweep share their text."""
-    ngrams = sum(map(len, corpus)) <= MOST_COUNTED
-    train, *scored = (encode(text)[0] for text in corpus)
+    ngrams = sum(map(len, corpus.splits.values())) <= MOST_COUNTED
     return {
-        name: floors(train, text, window=window, ngrams=ngrams)
-        for name, text in zip(("validation", "test"), scored, strict=True)
+        name: floors(corpus.train.indices, text.indices, window=window, ngrams=ngrams)
+        for name, text in (("validation", corpus.validation), ("test", corpus.test))
     }
 
 

@@ -15,15 +15,16 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hrm_bench.charlm import Batch
 from hrm_bench.data.corpora import Corpus
-from hrm_bench.data.vocabulary import encode
+from hrm_bench.data.text import Text
 from hrm_bench.errors import UsageError
 
 
 class Samples(Dataset[Batch]):
     """The samples of one split; indexed by a list, it gives their batch of (B, T) characters and next characters."""
 
-    def __init__(self, name: str, text: str, *, window: int, windows_per_sample: int) -> None:
-        self.indices, self.unknown_characters = encode(text)
+    def __init__(self, name: str, text: Text, *, window: int, windows_per_sample: int) -> None:
+        self.indices = text.indices  # (T,) uint8, the corpus' own
+        self.unknown_characters = text.unknown_characters
         self.window = window
         self.num_windows = (len(text) - 1) // window
         if self.num_windows < 1:
@@ -34,7 +35,7 @@ class Samples(Dataset[Batch]):
         self.length = windows_per_sample * window  # characters of a whole sample
         self.num_whole = self.num_windows // windows_per_sample
         self.num_characters = self.num_windows * window  # that are predicted
-        self.num_words = len(text[1 : self.num_characters + 1].split())
+        self.num_words = text.num_words(1, self.num_characters + 1)
 
     def __len__(self) -> int:
         return -(-self.num_characters // self.length)
@@ -43,7 +44,7 @@ class Samples(Dataset[Batch]):
         starts = torch.tensor(wanted) * self.length
         length = min(self.length, self.num_characters - int(starts[-1]))
         positions = starts[:, None] + torch.arange(length)
-        return self.indices[positions], self.indices[positions + 1]
+        return self.indices[positions].long(), self.indices[positions + 1].long()
 
 
 class TrainingBatches(Sampler[list[int]]):
@@ -121,7 +122,7 @@ class Windows(lightning.LightningDataModule):
         super().__init__()
         self.train, self.validation, self.test = (
             Samples(name, text, window=window, windows_per_sample=windows_per_sample)
-            for name, text in zip(Corpus._fields, corpus, strict=True)
+            for name, text in corpus.splits.items()
         )
         if not self.train.num_whole:
             raise UsageError(
