@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hrm_bench.config import compose
     from hrm_bench.report.load import load
-    from hrm_bench.run import build
+    from hrm_bench.training import build
 
 __all__ = ["build", "compose", "load"]
 __version__ = "0.1.0"
@@ -22,7 +22,7 @@ def __getattr__(name: str) -> Any:
 
         return compose
     if name == "build":
-        from hrm_bench.run import build
+        from hrm_bench.training import build
 
         return build
     if name == "load":

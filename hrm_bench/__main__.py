@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -12,30 +13,32 @@ from omegaconf import DictConfig
 from hrm_bench.config import COMPOSITION_ERRORS, conf_folder
 from hrm_bench.errors import UsageError, end_quietly, explain, stop
 
+if TYPE_CHECKING:
+    from hrm_bench.records import Record
+
 
 @hydra.main(config_path=str(conf_folder()), config_name="config", version_base="1.3")
-def launch(cfg: DictConfig) -> None:
+def launch(cfg: DictConfig) -> "Record | None":
     """Run one cell: as a command of its own, or as a job of a sweep, which shows and tells for all its cells."""
-    from hrm_bench import run, sweep
-    from hrm_bench.progress import Display
+    from hrm_bench import run, status, sweep
 
     hydra_config = HydraConfig.get()
     root = Path(hydra_config.runtime.output_dir)
     if hydra_config.mode == RunMode.MULTIRUN:
-        run.run_cell(cfg, root)
-        return
+        return run.run_cell(cfg, root)
     try:
         cell = sweep.plan(cfg, (), root)
     except UsageError as error:  # told here, since Hydra adds a line of its own to what leaves a job
         stop(error)
-    finished = sweep.is_finished(cell)
-    with Display([] if finished else [sweep.watched(cell)], num_skipped=int(finished)):
-        run.run_cell(cfg, root)
-    sweep.conclude([cell.folder], root=root)
+    if cfg.plan:
+        status.show_plan([cell], root)
+    else:
+        sweep.conclude(sweep.execute([cell], root, lambda _: [run.run_cell(cfg, root)]), root=root)
+    return None
 
 
 def main() -> None:
-    """Exit status 0, 1 where a cell failed, 2 where the request cannot be met, 130 where it was interrupted."""
+    """Exit status 0, 1 where a cell failed, 2 where the request cannot be met, 130 or 143 where it was interrupted."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, to be told in one line
     # Hydra takes -m before or after the overrides, not among them.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
@@ -56,8 +59,8 @@ def main() -> None:
             raise
         fault = f"{error.filename}: cannot be written ({error.strerror}); choose another folder"
         stop(UsageError(f"{fault} with hydra.run.dir=FOLDER, or hydra.sweep.dir=FOLDER for a sweep"))
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on with the cells that are not finished", file=sys.stderr)
+    except KeyboardInterrupt:  # before the first cell
+        print("interrupted; nothing has run yet", file=sys.stderr)
         sys.exit(130)
 
 

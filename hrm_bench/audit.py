@@ -1,6 +1,7 @@
 """Two audits of a built model: does a logit see the future, and which loss reaches which part?"""
 
 import copy
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -129,17 +130,18 @@ def gradient_coverage(model: CharLM) -> dict[str, list[str]]:
     reached: dict[str, set[str]] = {_component(name): set() for name, _ in probe.named_parameters()}
     head = {name for name, _ in probe.head.named_parameters("head")}
 
-    def note(_: CharLM, __: object, loss: Tensor) -> None:
+    def note(_: CharLM, __: object, losses: Iterable[Tensor], ___: int = 1) -> None:
         wanted = list(probe.named_parameters())
-        gradients = torch.autograd.grad(loss, [p for _, p in wanted], retain_graph=True, allow_unused=True)
-        touched = {
-            name
-            for (name, _), gradient in zip(wanted, gradients, strict=True)
-            if gradient is not None and gradient.any()
-        }
-        kind = "task" if head & touched else "OACD"
-        for name in touched:
-            reached[_component(name)].add(kind)
+        for loss in losses:
+            gradients = torch.autograd.grad(loss, [p for _, p in wanted], retain_graph=True, allow_unused=True)
+            touched = {
+                name
+                for (name, _), gradient in zip(wanted, gradients, strict=True)
+                if gradient is not None and gradient.any()
+            }
+            kind = "task" if head & touched else "OACD"
+            for name in touched:
+                reached[_component(name)].add(kind)
 
     num_optimizers = len(probe.objective.optimizers(probe))
     probe.optimizers = lambda *_, **__: [None] * num_optimizers  # type: ignore[method-assign, assignment]
@@ -149,7 +151,9 @@ def gradient_coverage(model: CharLM) -> dict[str, list[str]]:
     memory = probe.initial_memory(2)
     for start in (0, model.window):
         window = slice(start, start + model.window)
-        _, memory = probe.objective.train_window(probe, text[:, :-1][:, window], text[:, 1:][:, window], memory)
+        _, memory = probe.objective.train_window(
+            probe, text[:, :-1][:, window], text[:, 1:][:, window], memory, share=1
+        )
     return {component: sorted(kinds, reverse=True) for component, kinds in reached.items()}
 
 

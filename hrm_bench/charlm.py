@@ -6,7 +6,7 @@ Shapes: B lanes, T characters, D width, V vocabulary, W windows of a sample.
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import lightning
 import torch
@@ -70,7 +70,7 @@ class CharLM(lightning.LightningModule):
         self.memory_policy = memory
         self.objective = objective
         self.seed = seed
-        self.nll = MeanMetric().set_dtype(torch.float64)
+        self.nll = MeanMetric(sync_on_compute=False).set_dtype(torch.float64)  # every rank scores all of a text
         self.train_nll = MeanMetric().set_dtype(torch.float64)
         self.last_memory: Memories = ()  # after the last batch, of its lanes
 
@@ -144,13 +144,39 @@ class CharLM(lightning.LightningModule):
         self.last_memory = ()
         self.train_nll.reset()
 
-    def training_step(self, batch: Batch, batch_index: int) -> None:
-        tokens, targets = batch
-        memory = self._incoming(tokens.shape[0], self.memory_policy.mode)
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """Train on every window of a batch; the last one's loss. Of several ranks, each takes every so many-th lane.
+
+        What the batch draws at random is a function of the seed, the epoch, the batch and the rank alone.
+        """
+        ranks, rank = self.trainer.world_size, self.trainer.global_rank
+        torch.manual_seed(_stream_seed(self.seed, self.current_epoch, batch_index, rank))
+        tokens, targets = (part[rank::ranks] for part in batch)
+        share = len(tokens) * ranks / len(batch[0])  # of the batch's loss, which is the mean over ranks
+        memory = self._incoming(len(tokens), self.memory_policy.mode)
         for window, target in zip(tokens.split(self.window, dim=1), targets.split(self.window, dim=1), strict=True):
-            loss, memory = self.objective.train_window(self, window, target, memory)
+            loss, memory = self.objective.train_window(self, window, target, memory, share=share)
             self.train_nll.update(loss, weight=target.numel())
         self.last_memory = memory
+        return loss
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what an epoch has gathered so far, of every rank; not to a file of weights alone."""
+        if "optimizer_states" not in checkpoint:
+            return
+        # The metric's own name for the sum is mean_value.
+        ours = (self.train_nll.mean_value, self.train_nll.weight, [tuple(memory) for memory in self.last_memory])
+        gathered: list[Any] = [ours]
+        if self.trainer.world_size > 1:
+            gathered = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(gathered, ours)
+        checkpoint["epoch_so_far"] = gathered
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        total, weight, memories = checkpoint["epoch_so_far"][self.trainer.global_rank]
+        self.train_nll.mean_value, self.train_nll.weight = total.to(self.device), weight.to(self.device)
+        self.train_nll._update_count = 1  # or it would warn that it was never updated
+        self.last_memory = tuple(Memory(*(part.to(self.device) for part in memory)) for memory in memories)
 
     def on_validation_epoch_start(self) -> None:
         self.last_memory = ()
@@ -172,7 +198,7 @@ class CharLM(lightning.LightningModule):
     test_step = validation_step
 
     def on_validation_epoch_end(self) -> None:
-        self.log("validation/nll", self.nll.compute())
+        self.log("validation/nll", self.nll.compute(), sync_dist=True)  # the same in every rank
 
     def on_test_epoch_end(self) -> None:
         self.log("test/nll", self.nll.compute())
@@ -180,5 +206,10 @@ class CharLM(lightning.LightningModule):
     def _incoming(self, num_lanes: int, mode: str) -> Memories:
         """What the lanes of a batch read first: nothing, or, in mode ``carry``, what the batch before left in them."""
         if mode == "carry" and self.last_memory and self.last_memory[0].matrix.shape[0] >= num_lanes:
-            return tuple(memory.lanes(num_lanes) for memory in self.last_memory)
+            return tuple(memory.lanes(0, num_lanes) for memory in self.last_memory)
         return self.initial_memory(num_lanes)
+
+
+def _stream_seed(*place: int) -> int:
+    """A seed for each place; PyTorch uses its last 32 bits, so the numbers must not only stand side by side."""
+    return int.from_bytes(hashlib.sha256("/".join(map(str, place)).encode()).digest()[:8], "big") >> 1

@@ -10,6 +10,7 @@ import importlib
 import inspect
 import json
 import math
+import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -25,6 +26,8 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from hrm_bench.errors import UsageError, allowed, explain, no_such_key
 
 COMPOSITION_ERRORS = (HydraException, omegaconf.errors.OmegaConfBaseException)
+SWEEP_KEYS = ("force", "fail_fast", "plan")  # what a command does with its cells: no part of any of them
+BASES = {"model": "hrm_bench.charlm.CharLM", "model.objective": "hrm_bench.objectives.Objective"}
 PROVIDED = {"vocabulary_size", "window", "memory", "objective", "seed", "optimizer"}  # by build(), not by the config
 
 
@@ -36,6 +39,11 @@ def choice(*values: str) -> Any:
 def number(*, at_least: float) -> Any:
     """A numeric field with a lower bound; one that may be null says so in its type."""
     return field(default=MISSING, metadata={"at_least": at_least})
+
+
+def plain_name() -> Any:
+    """A field that names folders."""
+    return field(default=MISSING, metadata={"plain": True})
 
 
 @dataclass
@@ -80,7 +88,11 @@ class TrainerSchema:
     """What a cell runs on."""
 
     accelerator: str = choice("cpu", "gpu")
+    devices: int = number(at_least=1)
+    precision: str = choice("32-true", "bf16-mixed")
+    micro_batches: int = number(at_least=1)
     num_threads: int = number(at_least=1)
+    snapshot_seconds: float = number(at_least=0)
 
 
 @dataclass
@@ -95,7 +107,7 @@ class LoggerSchema:
 class ExperimentSchema:
     """What a sweep is called, and what its differences are taken to: values of model, memory or settings."""
 
-    name: str = MISSING
+    name: str = plain_name()
     baseline: dict[str, Any] = MISSING
 
 
@@ -111,6 +123,9 @@ class Schema:
     logger: LoggerSchema = field(default_factory=LoggerSchema)
     experiment: ExperimentSchema = field(default_factory=ExperimentSchema)
     seed: int = number(at_least=0)
+    force: bool = False
+    fail_fast: bool = False
+    plan: bool = False
 
 
 ConfigStore.instance().store(name="schema", node=Schema)
@@ -158,6 +173,8 @@ def _schema_faults(prefix: str, schema: type, values: Mapping[str, Any]) -> Iter
         key, value = f"{prefix}{item.name}", values[item.name]
         if hasattr(item.type, "__dataclass_fields__"):
             yield from _schema_faults(f"{key}.", typing.cast(type, item.type), value)
+        elif "plain" in item.metadata:
+            yield from _name_faults(key, value)
         elif "choices" in item.metadata:
             yield from _choice_faults(key, value, item.metadata["choices"])
         elif "at_least" in item.metadata and value is not None:
@@ -167,10 +184,15 @@ def _schema_faults(prefix: str, schema: type, values: Mapping[str, Any]) -> Iter
 def _class_faults(key: str, settings: Mapping[str, Any]) -> Iterator[str]:
     """Compare a group that names a class with the keyword arguments of that class."""
     try:
-        parameters = inspect.signature(locate(settings["_target_"])).parameters
+        found = locate(settings["_target_"])
     except (ImportError, AttributeError, ValueError) as error:
         yield f"{key}._target_={settings['_target_']}: cannot be imported ({error})"
         return
+    base = locate(BASES[key])
+    if not (isinstance(found, type) and issubclass(found, base)):  # a config from elsewhere must not name any function
+        yield f"{key}._target_={settings['_target_']}: must be a subclass of {BASES[key]}"
+        return
+    parameters = inspect.signature(found).parameters
     expected = {name: each.annotation for name, each in parameters.items() if name not in PROVIDED}
     given = {name: value for name, value in settings.items() if name not in {"_target_", "name", "objective"}}
     for name in sorted(given.keys() - expected.keys()):
@@ -206,6 +228,11 @@ def _choice_faults(key: str, value: Any, choices: Sequence[str]) -> Iterator[str
         yield f"{key}={value}: allowed are {allowed(choices)}; try {key}={near[0] if near else choices[0]}"
 
 
+def _name_faults(key: str, value: str) -> Iterator[str]:
+    if not re.fullmatch(r"\w[\w.-]*", value, re.ASCII):
+        yield f"{key}={value}: names a folder: allowed are letters, digits, _, - and dots inside; try {key}=mine"
+
+
 def _number_faults(key: str, value: float, at_least: float) -> Iterator[str]:
     if not value >= at_least or value == float("inf"):
         yield f"{key}={value}: must be at least {at_least} and finite; try {key}={at_least}"
@@ -214,6 +241,7 @@ def _number_faults(key: str, value: float, at_least: float) -> Iterator[str]:
 def _cross_faults(values: Mapping[str, Any]) -> Iterator[str]:
     """Faults between values that are each allowed. They speak by the names that models share for the same things."""
     model = values["model"]
+    yield from _name_faults("model.name", str(model.get("name")))
     width, num_heads = model.get("width"), model.get("num_heads")
     if width and num_heads and width % (2 * num_heads):
         fitting = [n for n in range(1, width // 2 + 1) if width % (2 * n) == 0]
@@ -234,11 +262,22 @@ def _cross_faults(values: Mapping[str, Any]) -> Iterator[str]:
             )
     if values["data"]["source"] == "text_file" and values["data"]["path"] is None:
         yield "data.path=null: data=text_file reads a file; give data.path=FILE"
-    if values["trainer"]["accelerator"] == "gpu":
+    yield from _trainer_faults(values["trainer"], values["model"]["objective"]["_target_"])
+
+
+def _trainer_faults(trainer: Mapping[str, Any], objective: str) -> Iterator[str]:
+    if trainer["accelerator"] == "gpu":
         import torch
 
         if not torch.cuda.is_available():
             yield "trainer.accelerator=gpu: no GPU is available to PyTorch on this machine; try trainer.accelerator=cpu"
+        elif trainer["devices"] > torch.cuda.device_count():
+            most = torch.cuda.device_count()
+            yield f"trainer.devices={trainer['devices']}: this machine has {most} GPUs; try trainer.devices={most}"
+    for key in ("devices", "micro_batches"):
+        if trainer[key] > 1 and not getattr(locate(objective), "separable", True):
+            name = objective.rpartition(".")[2]
+            yield f"trainer.{key}={trainer[key]}: {name} takes batches whole; only 1 is allowed: trainer.{key}=1"
 
 
 def locate(target: str) -> type:
@@ -270,7 +309,7 @@ def identity(cfg: DictConfig, fingerprint: str) -> str:
         "data": {key: values["data"][key] for key in ("window", "order", "windows_per_sample")},
         "characters": fingerprint,
         "recipe": values["recipe"],
-        "trainer": values["trainer"],
+        "trainer": {key: value for key, value in values["trainer"].items() if key != "snapshot_seconds"},
         "seed": values["seed"],
     }
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:12]

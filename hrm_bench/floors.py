@@ -40,7 +40,7 @@ FALLBACK = (0.5, 1.0, 1.5)
 def unigram_nll(train: Tensor, scored: Tensor) -> float:
     """Mean negative log-likelihood, nats a character, of (T,) scored characters under add-one counts of the others."""
     counts = torch.bincount(train, minlength=len(CHARACTERS)).double() + 1
-    return float(-(counts / counts.sum()).log()[scored].mean())
+    return float(-(counts / counts.sum()).log()[scored.long()].mean())
 
 
 def floors(train: Tensor, scored: Tensor, *, window: int, ngrams: bool = True) -> Floors:
@@ -85,7 +85,7 @@ def _adaptive_unigram_nll(train: Tensor, seen: Tensor) -> float:
     """As ``unigram_nll``, of all but the first of the (T,) seen characters; each is counted before the next."""
     counts = (torch.bincount(train, minlength=len(CHARACTERS)) + 1).tolist()
     total, nll = sum(counts), 0.0
-    for previous, target in pairwise(seen.tolist()):
+    for previous, target in pairwise(bytes(seen.byte().numpy())):  # as a list it would be eight times as large
         counts[previous] += 1
         total += 1
         nll -= math.log(counts[target] / total)
@@ -217,7 +217,7 @@ def _cell(perplexity: float) -> str:
 
 def main(words: Sequence[str]) -> int:
     """Show the floors of the validation and the test text of a config."""
-    from hrm_bench.run import load_windows  # which imports this module
+    from hrm_bench.training import load_windows  # which imports this module
 
     cfg = compose(*words)
     data = load_windows(cfg)

@@ -24,13 +24,14 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from yaml import YAMLError
 
-from hrm_bench import records
+from hrm_bench import records, snapshots
 from hrm_bench.charlm import CharLM, Memories
 from hrm_bench.config import COMPOSITION_ERRORS, Schema, check
 from hrm_bench.data.vocabulary import CHARACTERS, decode, encode
 from hrm_bench.errors import UsageError, allowed, command
 from hrm_bench.layers.compressive_memory import Memory
-from hrm_bench.run import CHECKPOINT, CONFIG_FILE, build
+from hrm_bench.snapshots import BEST_FILE
+from hrm_bench.training import build
 
 USAGE = """\
 python -m hrm_bench.generate run=FOLDER [key=value ...]: go on with a text
@@ -135,14 +136,14 @@ def load_cell(folder: Path) -> CharLM:
         raise UsageError(f"run={folder}: not a finished cell of this version ({found}); run it again, or give another")
     if not record["causal"]:
         raise UsageError(f"run={folder}: not causal: a cell that reads ahead cannot go on with a text; give another")
-    path = folder / CONFIG_FILE
+    path = folder / records.CONFIG_FILE
     try:
         cfg = cast(DictConfig, OmegaConf.merge(OmegaConf.structured(Schema), OmegaConf.load(path)))
-        cfg.trainer.accelerator = "cpu"
+        cfg.trainer.accelerator, cfg.trainer.devices = "cpu", 1
         check(cfg)
         model = build(cfg)
-        path = folder / f"{CHECKPOINT}.ckpt"
-        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
+        path = folder / BEST_FILE
+        model.load_state_dict(snapshots.read(path)["state_dict"])
     except UNREADABLE as error:
         kind = "" if isinstance(error, UsageError) else f"{type(error).__name__}: "
         reason = f"{kind}{error}".splitlines()[0].split(". ")[0].rstrip(": ")  # PyTorch goes on with advice

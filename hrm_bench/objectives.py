@@ -3,16 +3,21 @@
 Shapes: B lanes, T characters, D width, V vocabulary.
 """
 
+import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
 
-from hrm_bench.charlm import CharLM, Memories
+from hrm_bench.charlm import CharLM, Memories, Refinement
+from hrm_bench.layers.compressive_memory import Memory
 
 
 @dataclass(frozen=True)
@@ -22,10 +27,13 @@ class OptimizerSettings:
     learning_rate: float
     weight_decay: float
     gradient_clip: float  # largest norm of all gradients together
+    micro_batches: int = 1  # that a batch is taken in, one after another, for a step of them all
 
 
 class Objective(ABC):
     """Decides what a step minimises and which parameters it may touch."""
+
+    separable: ClassVar[bool] = True  # whether a batch's loss is the mean of its lanes', so that they can be shared out
 
     def __init__(self, *, optimizer: OptimizerSettings) -> None:
         self.settings = optimizer
@@ -35,19 +43,74 @@ class Objective(ABC):
         """Fresh optimizers for the parameters that this objective trains."""
 
     @abstractmethod
-    def train_window(self, model: CharLM, tokens: Tensor, targets: Tensor, memory: Memories) -> tuple[Tensor, Memories]:
-        """Train on one window of (B, T) tokens: the last segment's task loss (nats a character), the memory after."""
+    def train_window(
+        self, model: CharLM, tokens: Tensor, targets: Tensor, memory: Memories, *, share: float
+    ) -> tuple[Tensor, Memories]:
+        """Train on one window of (B, T) tokens: the last segment's task loss (nats a character), the memory after.
+
+        ``share`` is what the gradient is scaled by: 1, or what these lanes are of a batch that several ranks share.
+        """
 
     def adamw(self, parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.optim.AdamW:
         return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=self.settings.weight_decay, fused=True)
 
-    def descend(self, model: CharLM, optimizer: LightningOptimizer, loss: Tensor) -> None:
-        """One clipped step. Parameters that the loss does not reach keep no gradient, so AdamW leaves them alone."""
+    def descend(
+        self, model: CharLM, optimizer: LightningOptimizer, losses: Iterable[Tensor], num_losses: int = 1
+    ) -> None:
+        """One clipped step on the sum of the losses, asked for one by one, so that one graph is held at a time.
+
+        Parameters that no loss reaches keep no gradient, so AdamW leaves them alone.
+        """
         optimizer.zero_grad(set_to_none=True)
-        model.manual_backward(loss)
+        for index, loss in enumerate(losses, start=1):
+            with nullcontext() if index == num_losses else _unsynchronised(model):
+                model.manual_backward(loss)
         reached = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         nn.utils.clip_grad_norm_(reached, self.settings.gradient_clip)
         optimizer.step()
+
+    def split(self, model: CharLM, tokens: Tensor, targets: Tensor, memory: Memories) -> list["MicroBatch"]:
+        """The lanes of a window in as many parts as the settings ask for, or as there are lanes."""
+        size = -(-len(tokens) // self.settings.micro_batches)
+        return [
+            MicroBatch(
+                segments=model.refine(part, tuple(each.lanes(start, start + size) for each in memory)),
+                targets=targets[start : start + size],
+                share=len(part) / len(tokens),
+            )
+            for start, part in zip(range(0, len(tokens), size), tokens.split(size), strict=True)
+        ]
+
+
+@dataclass
+class MicroBatch:
+    """Some lanes of a window on their way through its segments, in step with the other lanes."""
+
+    segments: Iterator[Refinement]
+    targets: Tensor  # (B, T)
+    share: float  # of the lanes
+    last: Refinement = field(init=False)  # what its last segment made of it
+    loss: Tensor = field(init=False)  # and the task loss of that, without its graph
+
+    def advance(self, num_segments: int = 1) -> Tensor:
+        """The task loss after so many more segments, mean over these lanes."""
+        *_, self.last = itertools.islice(self.segments, num_segments)
+        loss = task_loss(self.last.logits, self.targets)
+        self.loss = loss.detach()
+        return loss
+
+
+def _together(parts: Sequence[MicroBatch]) -> tuple[Tensor, Memories]:
+    """The loss of all lanes, and their memory."""
+    loss = torch.stack([part.share * part.loss for part in parts]).sum()
+    memories = zip(*(part.last.memory for part in parts), strict=True)
+    return loss, tuple(Memory(*map(torch.cat, zip(*each, strict=True))) for each in memories)
+
+
+def _unsynchronised(model: CharLM) -> AbstractContextManager[None]:
+    """While it lasts, gradients stay with their rank."""
+    wrapped = model.trainer.strategy.model
+    return wrapped.no_sync() if isinstance(wrapped, DistributedDataParallel) else nullcontext()
 
 
 def optimizers_of(model: CharLM) -> list[LightningOptimizer]:
@@ -67,12 +130,14 @@ class DeepSupervision(Objective):
     def optimizers(self, model: CharLM) -> list[torch.optim.Optimizer]:
         return [self.adamw(model.parameters(), self.settings.learning_rate)]
 
-    def train_window(self, model: CharLM, tokens: Tensor, targets: Tensor, memory: Memories) -> tuple[Tensor, Memories]:
+    def train_window(
+        self, model: CharLM, tokens: Tensor, targets: Tensor, memory: Memories, *, share: float
+    ) -> tuple[Tensor, Memories]:
         (optimizer,) = optimizers_of(model)
-        for refinement in model.refine(tokens, memory):
-            loss = task_loss(refinement.logits, targets)
-            self.descend(model, optimizer, loss)
-        return loss.detach(), refinement.memory
+        parts = self.split(model, tokens, targets, memory)
+        for _ in range(model.num_segments):
+            self.descend(model, optimizer, (share * part.share * part.advance() for part in parts), len(parts))
+        return _together(parts)
 
 
 class LastSegmentSupervision(Objective):
@@ -84,12 +149,14 @@ class LastSegmentSupervision(Objective):
     def optimizers(self, model: CharLM) -> list[torch.optim.Optimizer]:
         return [self.adamw(model.parameters(), self.settings.learning_rate)]
 
-    def train_window(self, model: CharLM, tokens: Tensor, targets: Tensor, memory: Memories) -> tuple[Tensor, Memories]:
+    def train_window(
+        self, model: CharLM, tokens: Tensor, targets: Tensor, memory: Memories, *, share: float
+    ) -> tuple[Tensor, Memories]:
         (optimizer,) = optimizers_of(model)
-        *_, last = model.refine(tokens, memory)
-        loss = task_loss(last.logits, targets)
-        self.descend(model, optimizer, loss)
-        return loss.detach(), last.memory
+        parts = self.split(model, tokens, targets, memory)
+        losses = (share * part.share * part.advance(model.num_segments) for part in parts)
+        self.descend(model, optimizer, losses, len(parts))
+        return _together(parts)
 
 
 def dispersion_loss(hidden: Tensor, anchor_weight: float) -> Tensor:
@@ -102,9 +169,12 @@ def dispersion_loss(hidden: Tensor, anchor_weight: float) -> Tensor:
 class OriginAnchoredDispersion(Objective):
     """Two phases a batch: OACD, unsupervised, on the body after every segment; then the task loss on the head alone.
 
+    The centroid is that of a whole batch, which therefore stays on one device and in one piece.
     Phase 1 sums the loss over the states that the segment has just computed; phase 2 takes ``head_steps`` steps (1 as
     published) on the last states, through which no gradient goes back. The loss that it gives back is the first one's.
     """
+
+    separable = False
 
     def __init__(
         self,
@@ -129,17 +199,18 @@ class OriginAnchoredDispersion(Objective):
             self.adamw(model.head.parameters(), self.head_learning_rate),
         ]
 
-    def train_window(self, model: CharLM, tokens: Tensor, targets: Tensor, memory: Memories) -> tuple[Tensor, Memories]:
+    def train_window(
+        self, model: CharLM, tokens: Tensor, targets: Tensor, memory: Memories, *, share: float
+    ) -> tuple[Tensor, Memories]:
         body, head = optimizers_of(model)
         read_by_head: list[Tensor] = []
         with model.head.register_forward_pre_hook(lambda _, inputs: read_by_head.append(inputs[0].detach())):
             for refinement in model.refine(tokens, memory):
                 computed = [level for level in refinement.state if level.requires_grad]
-                self.descend(
-                    model, body, torch.stack([dispersion_loss(level, self.anchor_weight) for level in computed]).sum()
-                )
+                loss = torch.stack([dispersion_loss(level, self.anchor_weight) for level in computed]).sum()
+                self.descend(model, body, [loss])
         losses = []
         for _ in range(self.head_steps):
             losses.append(task_loss(model.head(read_by_head[-1]), targets))
-            self.descend(model, head, losses[-1])
+            self.descend(model, head, losses[-1:])
         return losses[0].detach(), refinement.memory

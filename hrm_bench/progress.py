@@ -31,7 +31,7 @@ class Watched(NamedTuple):
 def report(folder: Path, *, epoch: int, max_epochs: int, fraction: float, perplexity: float | None) -> None:
     """Say how far a cell is: its epoch, the share of all its epochs, the last validation perplexity."""
     state = {"epoch": epoch, "max_epochs": max_epochs, "fraction": fraction, "perplexity": perplexity}
-    records.write_json(folder / PROGRESS_FILE, state)
+    records.write_json(folder / PROGRESS_FILE, state, lasting=False)
 
 
 def clear(folder: Path) -> None:

@@ -1,15 +1,25 @@
-"""What a command does around its cells, be they one or many: plan them before, and tell what came of them after."""
+"""What a command does around its cells, be they one or many: plan them, have them run, and tell what came of them."""
 
+import json
 import os
+import shlex
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from omegaconf import DictConfig
 
-from hrm_bench import config, records
-from hrm_bench.progress import Watched
+from hrm_bench import config, records, stopping
+from hrm_bench.progress import Display, Watched
+from hrm_bench.provenance import code_version
+from hrm_bench.records import Record
+
+MANIFEST_FILE = "sweep.json"
+SECONDS_BETWEEN_LOOKS = 0.5  # at cells that another sweep has at work
+OTHER_CODE = "were finished by another version of the code and are kept as they are; force=true runs them again"
+OTHER_SCHEMA = "have a record of another version of hrm_bench, which this one cannot read: they run again"
 
 
 class Cell(NamedTuple):
@@ -19,53 +29,192 @@ class Cell(NamedTuple):
     overrides: Sequence[str]
     folder: Path
 
+    @property
+    def label(self) -> str:
+        """The cell as a reader tells it from others: model, memory, seed."""
+        mode = config.memory_mode(self.cfg)
+        return " ".join([self.cfg.model.name, *([] if mode == "none" else [mode]), f"seed {self.cfg.seed}"])
+
+
+Launch = Callable[[Sequence[Cell]], Sequence[Record]]  # runs cells, wherever; raises where one took its process along
+Outcomes = dict[Path, Record]  # by the cell's folder
+
+
+class Result(NamedTuple):
+    """What became of a command's cells."""
+
+    cells: Sequence[Cell]
+    outcomes: Outcomes
+    request: stopping.Request  # to stop: whether there was one, and by whom
+    has_run: bool  # whether there was anything to do
+
 
 def plan(cfg: DictConfig, overrides: Sequence[str], root: Path) -> Cell:
     """Check a cell whole, its text included, and name its folder. Raises UsageError."""
-    from hrm_bench.run import cell_folder, load_windows
+    from hrm_bench.run import cell_folder
+    from hrm_bench.training import load_windows
 
     config.check(cfg)
     load_windows(cfg)
     return Cell(cfg, overrides, cell_folder(cfg, root))
 
 
-def is_finished(cell: Cell) -> bool:
-    """Whether the cell's record says that it need not run."""
-    return records.is_finished(records.read(cell.folder))
+def execute(cells: Sequence[Cell], root: Path, launch: Launch) -> Result:
+    """Run the cells that are not finished, each once, and show how far they are.
 
-
-def watched(cell: Cell) -> Watched:
-    """The cell as the display names it."""
-    mode = config.memory_mode(cell.cfg)
-    memory = [] if mode == "none" else [mode]
-    return Watched(" ".join([cell.cfg.model.name, *memory, f"seed {cell.cfg.seed}"]), cell.folder)
-
-
-def conclude(folders: list[Path], *, root: Path, report_run: bool = False) -> None:
-    """Show the table of these cells and write their report; exit with status 1 if one of them is not finished.
-
-    ``report_run`` has W&B keep the report too, where the cells have runs there.
+    A cell that another sweep has at work is passed over, and looked at again. Where one takes its process along, those
+    that were at work beside it go on, each by itself, so that only the one that does it again has failed.
     """
+    outcomes, pending = _standing(cells)
+    has_run = bool(pending)
+    _write_manifest(cells, root)
+    watched = [Watched(cell.label, cell.folder) for cell in pending]
+    with stopping.listening(root) as request, Display(watched, num_skipped=len(cells) - len(pending)):
+        try:
+            while pending and stopping.requested() is None:
+                outcomes |= _launched(pending, launch)
+                pending = [cell for cell in pending if outcomes[cell.folder]["status"] == "busy"]
+                _wait_for_one(pending)
+        except stopping.Stopped:
+            pass  # the request says so
+    for cell in cells:
+        if outcomes.get(cell.folder, {"status": "busy"})["status"] == "busy":
+            outcomes[cell.folder] = records.read_or_set_aside(cell.folder)[0] or Record(status="waiting")
+    return Result(cells, outcomes, request, has_run)
+
+
+def _standing(cells: Sequence[Cell]) -> tuple[Outcomes, list[Cell]]:
+    """The cells that are finished, and those that are to run, without the records of how they failed before."""
+    from hrm_bench.run import clear, locked
+
+    finished, pending, told = Outcomes(), list[Cell](), dict[str, int]()
+    for cell in cells:
+        record, notes = records.read_or_set_aside(cell.folder)
+        for note in notes:
+            print(f"{cell.folder.name}: {note}", file=sys.stderr)
+        if record is not None and records.is_finished(record) and not cell.cfg.force:
+            finished[cell.folder] = record
+            if record["code"] != code_version(cell.cfg):
+                told[OTHER_CODE] = told.get(OTHER_CODE, 0) + 1
+            continue
+        if record is not None and record["schema_version"] != records.SCHEMA_VERSION:
+            told[OTHER_SCHEMA] = told.get(OTHER_SCHEMA, 0) + 1
+        pending.append(cell)
+        if cell.folder.exists():
+            with locked(cell.folder) as is_ours:
+                if is_ours and cell.cfg.force:
+                    clear(cell.folder)
+                elif is_ours:
+                    (cell.folder / records.RECORD_FILE).unlink(missing_ok=True)
+    for what, number in told.items():
+        print(f"{number} of {len(cells)} cells {what}", file=sys.stderr)
+    return finished, pending
+
+
+def _launched(cells: Sequence[Cell], launch: Launch) -> Outcomes:
+    from hrm_bench.run import fail
+
+    try:
+        return dict(zip((cell.folder for cell in cells), launch(cells), strict=True))
+    except Exception as error:  # of the launcher: a process was killed, or a job cancelled
+        if len(cells) == 1:
+            reason = f"its process died ({type(error).__name__}: {' '.join(str(error).split())}); was memory short?"
+            return {cells[0].folder: fail(cells[0].cfg, cells[0].folder, reason)}
+    found = {cell.folder: records.read_or_set_aside(cell.folder)[0] for cell in cells}
+    outcomes = {folder: record for folder, record in found.items() if record is not None}
+    left = [cell for cell in cells if cell.folder not in outcomes]
+    begun = [cell for cell in left if (cell.folder / records.CONFIG_FILE).exists()] or left[:1]
+    for cell in begun:
+        outcomes |= _launched([cell], launch)
+    rest = [cell for cell in left if cell not in begun]
+    return outcomes | (_launched(rest, launch) if rest else {})
+
+
+def _wait_for_one(cells: Sequence[Cell]) -> None:
+    """Wait until one of these cells, which another sweep has at work, is free."""
+    from hrm_bench.run import locked
+
+    while cells and stopping.requested() is None:
+        for cell in cells:
+            with locked(cell.folder) as is_free:
+                if is_free:
+                    return
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def _write_manifest(cells: Sequence[Cell], root: Path) -> None:
+    """Say which cells are in this folder, for whoever looks at it from outside."""
+    known = read_manifest(root)
+    known |= {cell.folder.name: cell.label for cell in cells}
+    records.write_json(root / MANIFEST_FILE, {"command": command(), "cells": known})
+
+
+def read_manifest(root: Path) -> dict[str, str]:
+    """The cells that sweeps in this folder have had, by folder: how a reader tells them apart."""
+    try:
+        content = json.loads((root / MANIFEST_FILE).read_bytes())
+        return {str(name): str(label) for name, label in content["cells"].items()}
+    except (FileNotFoundError, ValueError, LookupError, AttributeError):
+        return {}
+
+
+def command() -> str:
+    """What was typed, to be typed again."""
+    return shlex.join(["python", "-m", "hrm_bench", *sys.argv[1:]])
+
+
+def conclude(result: Result, *, root: Path) -> None:
+    """Show the table of these cells and what of them failed, and write their report; exit where one is not finished.
+
+    The exit status is 1, or 128 and the number of the signal that has stopped them.
+    """
+    cells, outcomes, request, has_run = result
+    ran = [outcomes[cell.folder] for cell in cells]
+    finished = [record for record in ran if record["status"] == "finished"]
+    for cell in cells:
+        for note in outcomes[cell.folder].get("notes", []) if has_run else []:
+            print(f"{cell.folder.name}: {note}", file=sys.stderr)
+    if request.exit_status is not None:
+        stopped = sum(record["status"] == "interrupted" for record in ran)
+        told = f"{len(finished)} of {len(cells)} cells are finished, {stopped} have stopped where they can go on"
+        print(f"interrupted: {told}; to go on:\n  {command()}", file=sys.stderr)
+        sys.exit(request.exit_status)
+    if finished:
+        _report(finished, ran, root, mirror=has_run and len(cells) > 1)
+    if len(cells) == 1:
+        print(f"Cell: {os.path.relpath(cells[0].folder)}")
+    if len(finished) < len(cells):
+        _show_failures(cells, outcomes)
+        sys.exit(1)
+
+
+def _report(finished: Sequence[Record], ran: Sequence[Record], root: Path, *, mirror: bool) -> None:
+    """The table and the report; ``mirror`` has W&B keep the report too, where the cells have runs there."""
     from hrm_bench import tracking
     from hrm_bench.report import outputs, tables
 
-    found = [(folder, records.read(folder)) for folder in folders]
-    finished = [record for _, record in found if record is not None and records.is_finished(record)]
-    if finished:
-        tables.show(finished)
-        for path in outputs.write_all([record for _, record in found if record is not None], root):
-            print(f"Written: {os.path.relpath(path)}")
-        if report_run:
-            tracking.report(finished, root)
+    tables.show(finished)
+    for path in outputs.write_all([record for record in ran if "config" in record], root):
+        print(f"Written: {os.path.relpath(path)}")
+    if mirror:
+        tracking.report(finished, root)
     offline = [r for r in finished if r["config"]["logger"]["mode"] == "online" and r["wandb"] == "offline"]
     if offline:
-        told = f"W&B was not to be had online: {len(offline)} of {len(folders)} runs are kept offline, for `wandb sync`"
+        told = f"W&B was not to be had online: {len(offline)} of {len(ran)} runs are kept offline, for `wandb sync`"
         print(told, file=sys.stderr)
-    if len(folders) == 1:
-        print(f"Cell: {os.path.relpath(folders[0])}")
-    broken = [(folder, record) for folder, record in found if not records.is_finished(record)]
-    for folder, record in broken:
-        reason = f"{record['reason']} (log: {record['log']})" if record else "ended without a record"
-        print(f"failed: {folder.name}: {reason}", file=sys.stderr)
-    if broken:
-        sys.exit(1)
+
+
+def _show_failures(cells: Sequence[Cell], outcomes: Outcomes) -> None:
+    from hrm_bench.report import tables
+
+    lines = []
+    for cell in cells:
+        record = outcomes[cell.folder]
+        if record["status"] != "finished":
+            status = "not begun" if record["status"] == "waiting" else record["status"]
+            log = os.path.relpath(record["log"]) if "log" in record else ""
+            lines.append([cell.label, status, record.get("reason", ""), log])
+    failed = sum(outcomes[cell.folder]["status"] == "failed" for cell in cells)
+    note = f"{failed} of {len(cells)} cells failed; the same command runs what is not finished, and nothing else."
+    headings = ("cell", "status", "reason", "log")
+    tables.print_grid("not finished", headings, lines, words=headings, note=note)

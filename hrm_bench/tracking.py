@@ -25,19 +25,26 @@ Mode = Literal["offline", "online", "disabled"]
 class Mirror:
     """The W&B run of one cell, or nothing at all where ``logger.mode`` is disabled."""
 
-    def __init__(self, cfg: DictConfig, *, name: str, memory: str, folder: Path) -> None:
+    def __init__(self, cfg: DictConfig, *, name: str, memory: str, folder: Path, run: str | None = None) -> None:
+        """``run`` is the id of the run that an earlier start of the cell began, to go on with."""
         config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
         config["memory"]["mode"] = memory  # as it is, not as it was asked for of a model that has none
-        # The mode becomes offline, where online was asked for and is not to be had.
-        self.mode, self._run = _begin(
-            cfg.logger.mode,
-            project=cfg.logger.project,
-            group=cfg.experiment.name,
-            name=name,
-            tags=[f"model:{cfg.model.name}", f"memory:{memory}", f"data:{cfg.data.source}"],
-            config=config,
-            dir=folder,
-        )
+        # As it comes to be: offline where online is not to be had, and disabled where neither is, as on a full disk.
+        self.mode: Mode = "disabled"
+        self._run: Run | None = None
+        with self._out_of_the_way():
+            self.mode, self._run = _begin(
+                cfg.logger.mode,
+                project=cfg.logger.project,
+                group=cfg.experiment.name,
+                name=name,
+                tags=[f"model:{cfg.model.name}", f"memory:{memory}", f"data:{cfg.data.source}"],
+                config=config,
+                dir=folder,
+                id=run,
+                resume=None if run is None else "allow",
+            )
+        self.run: str | None = None if self._run is None else self._run.id
 
     def log(self, row: Epoch) -> None:
         """Add an epoch to the run's history."""

@@ -13,7 +13,7 @@ from conftest import MODELS, ROOT
 from hydra.errors import MissingConfigException
 from test_run import QUICK, figures
 
-from hrm_bench import records
+from hrm_bench import records, snapshots
 from hrm_bench.errors import explain
 
 QUICK_CELL = [*QUICK, "recipe.max_epochs=1"]
@@ -122,30 +122,54 @@ def test_a_failed_cell_is_named_and_the_others_go_on(tmp_path):
     done = hrm_bench(*QUICK_CELL, *words, cwd=tmp_path)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert re.search(r"failed: hrm-seed42-\w+: ArithmeticError: .* has diverged \(log: \S+log\.txt\)", done.stderr)
+    assert re.search(r"hrm seed 42 +│ failed +│ ArithmeticError: .* has diverged │ \S+log\.txt │", done.stdout)
+    assert "1 of 2 cells failed; the same command runs what is not finished" in done.stdout
     assert sorted(r["status"] for r in records.read_all(tmp_path / "multirun" / "custom")) == ["failed", "finished"]
     assert "validation perplexity" in done.stdout
 
 
-def test_an_interrupted_cell_says_how_to_go_on_and_runs_again(tmp_path):
-    words = [*QUICK, "recipe.max_epochs=400", "recipe.patience=400", "logger=none"]
+def started(*words, cwd):
+    """A command that runs beside the test, with the signals of a terminal, once its first cell trains."""
     process = subprocess.Popen(
         [sys.executable, "-m", "hrm_bench", *words],
-        cwd=tmp_path,
+        cwd=cwd,
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background shell has it ignored
     )
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("multirun/custom/*/progress.json")) and time.monotonic() < deadline:
+    while not list(cwd.glob("multirun/custom/*/progress.json")) and time.monotonic() < deadline:
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    return process
+
+
+LONG = [*QUICK, "recipe.max_epochs=400", "recipe.patience=400", "logger=none"]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "TERM"])
+def test_an_interrupted_cell_leaves_what_it_goes_on_from_and_says_how(number, status, tmp_path):
+    process = started(*LONG, cwd=tmp_path)
+    process.send_signal(number)
     _, told = process.communicate(timeout=60)
-    assert process.returncode == 130, told
-    assert "interrupted; the same command goes on" in told
+    assert process.returncode == status, told
+    assert f"to go on:\n  python -m hrm_bench {' '.join(LONG)}\n" in told
     assert "Traceback" not in told
     (record,) = records.read_all(tmp_path / "multirun" / "custom")
-    assert record["status"] == "interrupted"
+    assert (record["status"], record["reason"]) == ("interrupted", f"stopped by {number.name}")
+    (folder,) = tmp_path.glob("multirun/custom/*/")
+    assert snapshots.find(folder, {"identity": record["identity"], "code": record["code"]}, []) is not None
+
+
+def test_all_cells_of_an_interrupted_sweep_stop_wherever_they_run(tmp_path):
+    process = started(*LONG, "seed=1,2,3", "launcher=joblib", "-m", cwd=tmp_path)
+    process.send_signal(signal.SIGTERM)  # to the sweep alone, not to the processes of its cells
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 143, told
+    assert "interrupted: 0 of 3 cells are finished, " in told
+    found = list(records.read_all(tmp_path / "multirun" / "custom"))
+    assert found
+    assert {record["status"] for record in found} == {"interrupted"}
+    assert not list(tmp_path.glob("multirun/custom/.stop-*"))
 
 
 BAD = {
@@ -194,7 +218,7 @@ def test_a_sweep_with_one_bad_cell_stops_before_the_first(tmp_path):
     done = hrm_bench("data=sample", "model.num_heads=4,5", "-m", "hydra.sweep.dir=out", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("hrm_bench: model.num_heads=5: must divide")
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
     unwritable = hrm_bench("data=sample", "-m", "hydra.sweep.dir=/dev/null/out", cwd=tmp_path)
     assert unwritable.returncode == 2
     assert "hydra.sweep.dir=FOLDER" in unwritable.stderr

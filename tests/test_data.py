@@ -7,14 +7,19 @@ import torch
 
 import hrm_bench
 from hrm_bench.data import corpora
+from hrm_bench.data.text import Text
 from hrm_bench.data.vocabulary import CHARACTERS, decode, encode
 from hrm_bench.data.windows import EvaluationBatches, Samples, TrainingBatches
 from hrm_bench.errors import UsageError
-from hrm_bench.run import load_windows
+from hrm_bench.training import load_windows
 
 
 def data_config(*overrides):
     return hrm_bench.compose(*overrides).data
+
+
+def samples_of(name, text, **settings):
+    return Samples(name, Text.read([text]), **settings)
 
 
 def test_the_vocabulary_is_printable_ascii_then_newline_and_tab():
@@ -32,15 +37,16 @@ def test_any_other_character_is_read_as_a_space_and_counted():
 
 def test_windows_are_consecutive_and_do_not_overlap():
     text = "".join(CHARACTERS[i % 97] for i in range(100))
-    samples = Samples("train", text, window=8, windows_per_sample=1)
+    samples = samples_of("train", text, window=8, windows_per_sample=1)
     assert len(samples) == (100 - 1) // 8 == 12
     tokens, targets = samples[list(range(12))]
+    assert tokens.dtype == targets.dtype == torch.long
     assert decode(tokens.flatten()) == text[:96]
     assert decode(targets.flatten()) == text[1:97]
 
 
 def test_a_sample_is_consecutive_windows_and_scoring_keeps_the_last_shorter_one():
-    samples = Samples("test", "x" * 8 * 10 + "y", window=8, windows_per_sample=4)
+    samples = samples_of("test", "x" * 8 * 10 + "y", window=8, windows_per_sample=4)
     batches = list(EvaluationBatches(samples, batch_size=2))
     assert batches == [[0, 1], [2]]
     assert [samples[batch][0].shape for batch in batches] == [(2, 32), (1, 16)]
@@ -49,7 +55,7 @@ def test_a_sample_is_consecutive_windows_and_scoring_keeps_the_last_shorter_one(
 
 
 def test_words_are_counted_in_the_scored_text():
-    assert Samples("test", "one two three four", window=8, windows_per_sample=1).num_words == 4  # "ne two three fou"
+    assert samples_of("test", "one two three four", window=8, windows_per_sample=1).num_words == 4  # "ne two three fou"
 
 
 def epochs(order, num=2, **settings):
@@ -113,15 +119,16 @@ def test_the_bundled_text_is_as_it_is_described():
     whole = corpora.load(
         data_config("data=sample", "data.train_chars=null", "data.validation_chars=null", "data.test_chars=null")
     )
-    assert sum(map(len, whole)) >= 35_000
+    assert sum(map(len, whole.splits.values())) >= 35_000
     assert len(corpus.train) >= 20_000
-    for text in whole:
+    assert [split.unknown_characters for split in whole.splits.values()] == [0, 0, 0]
+    texts = [decode(split.indices) for split in whole.splits.values()]
+    for text in texts:
         assert len(text) >= 5_000
-        assert encode(text)[1] == 0
         assert text.startswith(" \n = ")
         assert all(line.startswith(" ") and line.endswith(" ") for line in text.splitlines())
     passages = collections.Counter()
-    for text in whole:
+    for text in texts:
         passages.update(text[i : i + 60] for i in range(len(text) - 60))
     assert passages.most_common(1)[0][1] == 1
 
@@ -130,10 +137,11 @@ def test_a_text_file_is_cut_in_order(tmp_path):
     path = tmp_path / "mine.txt"
     path.write_text("".join(chr(97 + i % 26) for i in range(1000)), encoding="utf-8")
     corpus = corpora.load(data_config("data=text_file", f"data.path={path}"))
-    assert [len(text) for text in corpus] == [800, 100, 100]
-    assert "".join(corpus) == path.read_text()
+    assert {name: len(text) for name, text in corpus.splits.items()} == {"train": 800, "validation": 100, "test": 100}
+    assert "".join(decode(text.indices) for text in corpus.splits.values()) == path.read_text()
     limited = corpora.load(data_config("data=text_file", f"data.path={path}", "data.train_chars=70"))
-    assert limited.train == corpus.train[:70]
+    assert torch.equal(limited.train.indices, corpus.train.indices[:70])
+    assert torch.equal(limited.test.indices, corpus.test.indices)
 
 
 def test_the_same_characters_have_the_same_fingerprint_wherever_they_were_read(tmp_path):
@@ -150,23 +158,6 @@ def test_a_text_too_short_for_one_window_is_told():
     with pytest.raises(UsageError, match=r"data\.test_chars: the test text has 64 characters, too few for one window"):
         load_windows(hrm_bench.compose("data=sample", "data.test_chars=64"))
     assert load_windows(hrm_bench.compose("data=sample", "data.test_chars=65")).test.num_windows == 1
-
-
-def test_blank_rows_of_the_hub_are_read_as_blank_lines(tmp_path):
-    import datasets
-
-    folder = tmp_path / "wikitext-2-v1"
-    folder.mkdir()
-    rows = ["", " = Title = \n", "", " Text . \n"]
-    for split in ("train", "validation", "test"):
-        datasets.Dataset.from_dict({"text": rows}).to_parquet(folder / f"{split}-00000-of-00001.parquet")
-    (tmp_path / "README.md").write_text(
-        "---\nconfigs:\n- config_name: wikitext-2-v1\n  data_files:\n"
-        + "".join(f"  - split: {s}\n    path: wikitext-2-v1/{s}-*\n" for s in ("train", "validation", "test"))
-        + "---\n"
-    )
-    corpus = corpora.load(data_config("data=wikitext2", f"data.path={tmp_path}"))
-    assert corpus.train == " \n = Title = \n \n Text . \n"
 
 
 def test_a_folder_that_has_the_name_of_the_hubs_data_set_does_not_take_its_place(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 import hrm_bench
 from hrm_bench import records
+from hrm_bench.config import SWEEP_KEYS
 from hrm_bench.errors import UsageError
 from hrm_bench.metrics import score
 from hrm_bench.run import cell_folder, run_cell
@@ -30,6 +31,12 @@ def figures(record):
     return kept
 
 
+def of_the_cell(cfg):
+    """A config less what a sweep does with its cells."""
+    values = OmegaConf.to_container(cfg, resolve=True)
+    return {key: value for key, value in values.items() if key not in SWEEP_KEYS}
+
+
 def weights(folder):
     return torch.load(folder / "best.ckpt", weights_only=True)["state_dict"]
 
@@ -45,14 +52,14 @@ def finished(tmp_path_factory):
 def test_a_record_is_complete_without_its_neighbours(finished):
     cfg, folder, record = finished
     assert records.read(folder) == json.loads(json.dumps(record))
-    assert set(record) == set(records.Record.__annotations__) - {"reason", "log"}
+    assert set(record) == set(records.Record.__annotations__) - {"reason", "log", "notes"}
     assert (record["status"], record["model"], record["memory"], record["seed"]) == (
         "finished",
         "infini_hrm",
         "carry",
         42,
     )
-    assert record["config"] == OmegaConf.to_container(cfg, resolve=True)
+    assert record["config"] == of_the_cell(cfg)
     assert record["causal"] is True
     assert record["leak"].keys() == {"before_training", "best"}
     assert all(0 <= each <= 1e-9 for leak in record["leak"].values() for each in leak.values())
@@ -65,7 +72,7 @@ def test_a_record_is_complete_without_its_neighbours(finished):
 
 def test_a_cell_leaves_its_config_history_and_best_weights(finished):
     cfg, folder, record = finished
-    assert OmegaConf.load(folder / "config.yaml") == OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+    assert OmegaConf.load(folder / "config.yaml") == OmegaConf.create(of_the_cell(cfg))
     with (folder / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [float(row["validation_perplexity"]) for row in rows] == [
@@ -121,7 +128,7 @@ def test_another_seed_is_another_cell(tmp_path):
 
 def test_a_finished_cell_is_not_run_again(finished, monkeypatch):
     cfg, folder, record = finished
-    monkeypatch.setattr("hrm_bench.run._train_and_score", lambda *_: pytest.fail("it ran again"))
+    monkeypatch.setattr("hrm_bench.run.train_and_score", lambda *_, **__: pytest.fail("it ran again"))
     assert run_cell(cfg, folder.parent) == json.loads(json.dumps(record))
 
 
@@ -131,13 +138,15 @@ def test_the_remains_of_a_broken_run_are_cleared_and_the_cell_runs(finished, tmp
     folder.mkdir(parents=True)
     (folder / "best.ckpt").write_bytes(b"half a checkpoint")
     (folder / "best-v1.ckpt").write_bytes(b"")
-    records.write_json(folder / "record.json", {"schema_version": 1, "status": "interrupted", "reason": "", "log": ""})
+    records.write_json(
+        folder / "record.json", {"schema_version": 1, "status": "interrupted", "identity": "", "reason": "", "log": ""}
+    )
     assert figures(run_cell(cfg, tmp_path)) == figures(record)
     assert not (folder / "best-v1.ckpt").exists()
 
 
 def test_a_cell_that_raises_leaves_a_record_that_says_why(tmp_path, monkeypatch):
-    def broken(*_):
+    def broken(*_, **__):
         raise RuntimeError("out of luck")
 
     monkeypatch.setattr("hrm_bench.objectives.DeepSupervision.train_window", broken)
@@ -174,7 +183,7 @@ def test_all_memory_modes_of_a_model_without_memory_share_a_folder(tmp_path):
 
 def test_a_record_that_cannot_be_read_is_told(tmp_path):
     (tmp_path / "record.json").write_text('{"status": "fin')
-    with pytest.raises(UsageError, match=r"record\.json: not a record .*; remove it, and its cell runs again"):
+    with pytest.raises(UsageError, match=r"record\.json: not a record .*; its sweep, run again, sets it aside"):
         records.read(tmp_path)
 
 
@@ -187,6 +196,6 @@ def test_json_is_replaced_whole(tmp_path):
 
 
 def test_a_long_text_is_not_counted_in_passing(tmp_path, monkeypatch):
-    monkeypatch.setattr("hrm_bench.run.MOST_COUNTED", 2_999)
+    monkeypatch.setattr("hrm_bench.training.MOST_COUNTED", 2_999)
     record = run_cell(quick("recipe.max_epochs=1", "data.train_chars=2001"), tmp_path)
     assert set(record["floors"]["validation"]) == {"uniform", "unigram"}

@@ -1,37 +1,47 @@
-"""The texts: WikiText-2, the bundled sample, or a file of the user's own; each as three strings.
+"""The texts: WikiText-2, the bundled sample, or a file of the user's own; each as three splits.
 
+A text is read once, in pieces that become a ``Text`` one by one, so that no more than a piece of it is ever a string.
 Whatever was asked for and cannot be had is a UsageError; no other text ever takes its place.
 """
 
+import codecs
 import functools
 import hashlib
+import io
 import os
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from omegaconf import DictConfig
 
 from hrm_bench import network
+from hrm_bench.data.text import Text
 from hrm_bench.errors import UsageError
 
+SPLITS = ("train", "validation", "test")
+BLOCK = 1 << 16  # bytes of a file that are read at a time
+ROWS = 256  # of the hub's data set that are read at a time: about as many characters
 HUB = "https://huggingface.co"
 HUB_NAME = "Salesforce/wikitext"
 HUB_CONFIG = "wikitext-2-v1"
 WAYS_ON = "give a local copy in the hub's layout with data.path=FOLDER (or HRM_BENCH_WIKITEXT), or use data=sample"
 
 
-class Corpus(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Corpus:
     """The characters that are used of each split."""
 
-    train: str
-    validation: str
-    test: str
+    fingerprint: str  # SHA-256 of the three in UTF-8, a NUL between them: known again wherever they were read from
+    train: Text
+    validation: Text
+    test: Text
 
     @property
-    def fingerprint(self) -> str:
-        """A hash of all three, so that the same characters are known again wherever they were read from."""
-        return hashlib.sha256("\0".join(self).encode()).hexdigest()
+    def splits(self) -> dict[str, Text]:
+        """The three by name, in order."""
+        return {name: getattr(self, name) for name in SPLITS}
 
 
 def load(data: DictConfig) -> Corpus:
@@ -65,13 +75,12 @@ def _wikitext2(path: str | None, limits: Limits) -> Corpus:
 
     disable_progress_bars()
     try:
-        splits = load_dataset(path or HUB_NAME, HUB_CONFIG)
-        return Corpus(
-            *(
-                _take((row["text"] for row in splits[name]), limit)
-                for name, limit in zip(Corpus._fields, limits, strict=True)
-            )
-        )
+        if path is None:
+            splits = load_dataset(HUB_NAME, HUB_CONFIG)
+        else:  # by its files: of a folder, datasets would give the copy that it keeps of any of the same name
+            files = {name: f"{path}/{HUB_CONFIG}/{name}-*.parquet" for name in SPLITS}
+            splits = load_dataset("parquet", data_files=files)
+        return _corpus((_published(splits[name].iter(batch_size=ROWS)) for name in SPLITS), limits)
     except Exception as error:
         reason = str(error).split("\n")[0]
         if path is None:
@@ -80,39 +89,82 @@ def _wikitext2(path: str | None, limits: Limits) -> Corpus:
         raise UsageError(f"data.path={path}: not {HUB_NAME} in the hub's layout ({reason}); {WAYS_ON}") from error
 
 
-def _take(rows: Iterable[str], limit: int | None) -> str:
-    """The first ``limit`` characters of the published text: the hub's rows lose blank lines, which read ' \\n'."""
-    parts, total = [], 0
-    for row in rows:
-        parts.append(row or " \n")
-        total += len(parts[-1])
-        if limit is not None and total >= limit:
-            break
-    return "".join(parts)[:limit]
+def _published(batches: Iterable[dict[str, list[str]]]) -> Iterator[str]:
+    """The text as it was published: the hub's rows lose blank lines, which read ' \\n'."""
+    for batch in batches:
+        yield "".join(row or " \n" for row in batch["text"])
 
 
 @functools.cache
 def _sample(limits: Limits) -> Corpus:
     folder = Path(__file__).parent / "sample"
-    return Corpus(
-        *(
-            (folder / f"{name}.txt").read_text(encoding="utf-8")[:limit]
-            for name, limit in zip(Corpus._fields, limits, strict=True)
-        )
-    )
+    return _corpus((_decoded(folder / f"{name}.txt") for name in SPLITS), limits)
 
 
 @functools.cache
 def _text_file(path: str | None, limits: Limits) -> Corpus:
     assert path is not None, "config.check asks for it"
+    utf8, total = bytearray(), 0  # where to cut is known at the file's end; until then, the smallest form
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            f"data.path={path}: not UTF-8 at byte {error.start}; convert it, for example with iconv -t UTF-8"
-        ) from error
+        for piece in _decoded(Path(path)):
+            utf8 += piece.encode()
+            total += len(piece)
     except OSError as error:
         raise UsageError(f"data.path={path}: cannot be read ({error.strerror}); give data.path=FILE") from error
-    first, second = len(text) * 8 // 10, len(text) * 9 // 10
-    pieces = (text[:first], text[first:second], text[second:])
-    return Corpus(*(piece[:limit] for piece, limit in zip(pieces, limits, strict=True)))
+    first, second = total * 8 // 10, total * 9 // 10
+    return _corpus(_cuts(utf8, (first, second - first, total - second)), limits)
+
+
+def _decoded(path: Path) -> Iterator[str]:
+    """The text of a UTF-8 file as ``Path.read_text`` gives it, in pieces. UsageError where it is not UTF-8."""
+    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")(), translate=True)
+    with path.open("rb") as file:
+        block, num_read = b"?", 0
+        while block:
+            block = file.read(BLOCK)
+            num_read += len(block)
+            try:
+                piece = decoder.decode(block, final=not block)
+            except UnicodeDecodeError as error:
+                fault = num_read - len(error.object) + error.start  # the object is the block and what was left over
+                raise UsageError(
+                    f"data.path={path}: not UTF-8 at byte {fault}; convert it, for example with iconv -t UTF-8"
+                ) from error
+            yield piece
+
+
+def _cuts(utf8: bytearray, lengths: Iterable[int]) -> Iterator[Iterator[str]]:
+    """Consecutive texts of so many characters, each to be read before the next; they are taken out of the bytes."""
+    for length in lengths:
+        cut = _cut(utf8, length)
+        yield cut
+        deque(cut, maxlen=0)  # what a limit has left of it
+
+
+def _cut(utf8: bytearray, length: int) -> Iterator[str]:
+    while length:
+        piece = utf8[:BLOCK].decode(errors="ignore")[:length]  # without the part of a character at the block's end
+        del utf8[: len(piece.encode())]
+        length -= len(piece)
+        yield piece
+
+
+def _corpus(splits: Iterable[Iterable[str]], limits: Limits) -> Corpus:
+    """Read the pieces of the three splits, one split after the other, as far as its limit."""
+    digest, texts = hashlib.sha256(), list[Text]()
+    for pieces, limit in zip(splits, limits, strict=True):
+        if texts:
+            digest.update(b"\0")
+        texts.append(Text.read(_used(pieces, limit, digest)))
+    return Corpus(digest.hexdigest(), *texts)
+
+
+def _used(pieces: Iterable[str], limit: int | None, digest: "hashlib._Hash") -> Iterator[str]:
+    """The first ``limit`` characters, each hashed as it passes; no piece is read after the last of them."""
+    for piece in pieces:
+        digest.update(piece[:limit].encode())
+        yield piece[:limit]
+        if limit is not None:
+            limit -= len(piece)
+            if limit <= 0:
+                break

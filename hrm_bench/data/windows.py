@@ -5,7 +5,9 @@ them. A sample is ``windows_per_sample`` consecutive windows; training leaves a 
 not. Shapes: B lanes, T characters.
 """
 
+import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import lightning
 import torch
@@ -13,15 +15,16 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hrm_bench.charlm import Batch
 from hrm_bench.data.corpora import Corpus
-from hrm_bench.data.vocabulary import encode
+from hrm_bench.data.text import Text
 from hrm_bench.errors import UsageError
 
 
 class Samples(Dataset[Batch]):
     """The samples of one split; indexed by a list, it gives their batch of (B, T) characters and next characters."""
 
-    def __init__(self, name: str, text: str, *, window: int, windows_per_sample: int) -> None:
-        self.indices, self.unknown_characters = encode(text)
+    def __init__(self, name: str, text: Text, *, window: int, windows_per_sample: int) -> None:
+        self.indices = text.indices  # (T,) uint8, the corpus' own
+        self.unknown_characters = text.unknown_characters
         self.window = window
         self.num_windows = (len(text) - 1) // window
         if self.num_windows < 1:
@@ -32,7 +35,7 @@ class Samples(Dataset[Batch]):
         self.length = windows_per_sample * window  # characters of a whole sample
         self.num_whole = self.num_windows // windows_per_sample
         self.num_characters = self.num_windows * window  # that are predicted
-        self.num_words = len(text[1 : self.num_characters + 1].split())
+        self.num_words = text.num_words(1, self.num_characters + 1)
 
     def __len__(self) -> int:
         return -(-self.num_characters // self.length)
@@ -41,7 +44,7 @@ class Samples(Dataset[Batch]):
         starts = torch.tensor(wanted) * self.length
         length = min(self.length, self.num_characters - int(starts[-1]))
         positions = starts[:, None] + torch.arange(length)
-        return self.indices[positions], self.indices[positions + 1]
+        return self.indices[positions].long(), self.indices[positions + 1].long()
 
 
 class TrainingBatches(Sampler[list[int]]):
@@ -49,6 +52,7 @@ class TrainingBatches(Sampler[list[int]]):
 
     ``shuffled``: a fresh permutation an epoch. ``contiguous``: each lane is a stream, the text's samples dealt out in
     as many runs as there are lanes, as equal as can be; the longer runs come first, so lanes only drop off at the end.
+    ``position`` is how many batches of the epoch were given; ``skip``, how many the next iteration leaves out.
     """
 
     def __init__(self, num_samples: int, *, batch_size: int, order: str, seed: int) -> None:
@@ -57,6 +61,8 @@ class TrainingBatches(Sampler[list[int]]):
         self.order = order
         self.seed = seed
         self.epoch = 0
+        self.position = 0
+        self.skip = 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -65,6 +71,12 @@ class TrainingBatches(Sampler[list[int]]):
         return -(-self.num_samples // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
+        self.position, self.skip = self.skip, 0
+        for batch in itertools.islice(self._batches(), self.position, None):
+            self.position += 1
+            yield batch
+
+    def _batches(self) -> Iterator[list[int]]:
         if self.order == "shuffled":
             stream = torch.Generator().manual_seed((self.seed << 20) + self.epoch)
             for batch in torch.randperm(self.num_samples, generator=stream).split(self.batch_size):
@@ -110,7 +122,7 @@ class Windows(lightning.LightningDataModule):
         super().__init__()
         self.train, self.validation, self.test = (
             Samples(name, text, window=window, windows_per_sample=windows_per_sample)
-            for name, text in zip(Corpus._fields, corpus, strict=True)
+            for name, text in corpus.splits.items()
         )
         if not self.train.num_whole:
             raise UsageError(
@@ -120,8 +132,13 @@ class Windows(lightning.LightningDataModule):
         self.batches = TrainingBatches(self.train.num_whole, batch_size=batch_size, order=order, seed=seed)
         self.evaluation_batch_size = evaluation_batch_size
 
+    @property
+    def smallest_batch(self) -> int:
+        """Samples in the training batch that has the fewest."""
+        return min(map(len, self.batches))
+
     def train_dataloader(self) -> DataLoader[Batch]:
-        return _loader(self.train, self.batches)
+        return TrainingLoader(self.train, self.batches)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self._evaluation(self.validation)
@@ -130,9 +147,26 @@ class Windows(lightning.LightningDataModule):
         return self._evaluation(self.test)
 
     def _evaluation(self, samples: Samples) -> DataLoader[Batch]:
-        return _loader(samples, EvaluationBatches(samples, batch_size=self.evaluation_batch_size))
+        return Loader(samples, EvaluationBatches(samples, batch_size=self.evaluation_batch_size))
 
 
-def _loader(samples: Samples, batches: Sampler[list[int]]) -> DataLoader[Batch]:
-    """A loader whose sampler gives whole batches, which ``Samples`` gathers at once."""
-    return DataLoader(samples, sampler=batches, batch_size=None)
+class Loader(DataLoader[Batch]):
+    """A loader whose sampler gives whole batches, which ``Samples`` gathers at once; it draws no random numbers."""
+
+    def __init__(self, samples: Samples, batches: Sampler[list[int]]) -> None:
+        # An iterator draws a seed for its workers, though there are none: from a stream of its own, not the global one.
+        super().__init__(samples, sampler=batches, batch_size=None, generator=torch.Generator())
+
+
+class TrainingLoader(Loader):
+    """A loader that a checkpoint can put back to the batch where it was: Lightning asks for these two methods."""
+
+    def __init__(self, samples: Samples, batches: TrainingBatches) -> None:
+        super().__init__(samples, batches)
+        self.batches = batches
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"position": self.batches.position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.batches.skip = state["position"]

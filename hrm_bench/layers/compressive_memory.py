@@ -27,9 +27,9 @@ class Memory(NamedTuple):
     def detach(self) -> "Memory":
         return Memory(self.matrix.detach(), self.normalizer.detach())
 
-    def lanes(self, num_lanes: int) -> "Memory":
-        """The first ``num_lanes`` lanes."""
-        return Memory(self.matrix[:num_lanes], self.normalizer[:num_lanes])
+    def lanes(self, start: int, end: int) -> "Memory":
+        """The lanes from ``start`` to before ``end``."""
+        return Memory(self.matrix[start:end], self.normalizer[start:end])
 
 
 def empty_memory(num_lanes: int, num_heads: int, head_width: int, like: Tensor) -> Memory:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -15,6 +16,7 @@ from hrm_bench.records import Record
 from hrm_bench.report.variants import Row, Variant, counting, unigram, variants
 from hrm_bench.statistics import Difference
 
+WIDEST = 10_000  # characters
 TEXT = {"model", "memory", "settings"}  # headings of words; all others are of figures
 
 
@@ -119,13 +121,14 @@ def print_grid(
 ) -> None:
     """Print any table and its note; where there is no terminal that sets a width, as wide as it needs to be."""
     console = Console()
-    if not console.is_terminal:
-        console.width = 200
     table = Table(title=Text(title), show_lines=ruled)
     for heading in headings:
         table.add_column(Text(heading), justify="left" if heading in words else "right", overflow="fold")
     for line in lines:
         table.add_row(*map(Text, line))
+    if not console.is_terminal:
+        console.width = WIDEST
+        console.width = max(Measurement.get(console, console.options, table).maximum, 1)
     console.print(table)
     console.print(note, highlight=False, markup=False, soft_wrap=not console.is_terminal)
 

@@ -11,6 +11,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import open_dict
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hrm_bench.records import Record
     from hrm_bench.sweep import Cell
 
 
@@ -25,19 +28,25 @@ class CellSweeper(BasicSweeper):
         super().__init__(max_batch_size=max_batch_size, params=params)
 
     def sweep(self, arguments: list[str]) -> Any:
-        from hrm_bench.progress import Display
-        from hrm_bench.sweep import conclude, is_finished, watched
+        from hrm_bench import status, sweep
 
         assert self.config is not None
-        assert self.launcher is not None
         root = Path(self.config.hydra.sweep.dir).absolute()
-        root.mkdir(parents=True, exist_ok=True)
         cells = self._plan(arguments, root)
-        pending = [cell for cell in cells if not is_finished(cell)]
-        with Display([watched(cell) for cell in pending], num_skipped=len(cells) - len(pending)):
-            if pending:
-                self.launcher.launch([cell.overrides for cell in pending], initial_job_idx=0)
-        conclude([cell.folder for cell in cells], root=root, report_run=bool(pending))
+        if cells[0].cfg.plan:
+            return status.show_plan(cells, root)
+        root.mkdir(parents=True, exist_ok=True)
+        sweep.conclude(sweep.execute(cells, root, self._launch), root=root)
+
+    def _launch(self, cells: "Sequence[Cell]") -> "list[Record]":
+        """Have Hydra's launcher run cells; what each job gave back. Raises what the launcher, or a job, raised."""
+        from hrm_bench import stopping
+
+        assert self.launcher is not None
+        with stopping.listening() as request:  # the sweep's own: its jobs are told where to look
+            told = f'++hydra.job.env_set.{stopping.VARIABLE}="{request.file}"'
+        jobs = self.launcher.launch([[*cell.overrides, told] for cell in cells], initial_job_idx=0)
+        return [job.return_value for job in jobs]
 
     def _plan(self, arguments: list[str], root: Path) -> "list[Cell]":
         """The sweep's cells in the order of its lists, each once."""
@@ -63,4 +72,5 @@ class CellSweeper(BasicSweeper):
                     cells.setdefault(cell.folder, cell)
         if faults:
             raise UsageError(*faults)
+        assert cells, "Hydra gives one job at least"
         return list(cells.values())

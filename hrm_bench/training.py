@@ -1,0 +1,199 @@
+"""From a cell's config to a trained and scored model: what its figures follow from."""
+
+import functools
+import logging
+import resource
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import lightning
+import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from omegaconf import DictConfig, OmegaConf
+
+from hrm_bench import audit, probes, ranks, snapshots
+from hrm_bench.charlm import CharLM, MemoryPolicy
+from hrm_bench.config import locate, memory_mode
+from hrm_bench.data import corpora
+from hrm_bench.data.vocabulary import CHARACTERS
+from hrm_bench.data.windows import Samples, Windows
+from hrm_bench.errors import UsageError
+from hrm_bench.floors import floors
+from hrm_bench.metrics import Score, score
+from hrm_bench.objectives import OptimizerSettings
+from hrm_bench.recorder import Recorder
+from hrm_bench.records import Floors, Record
+from hrm_bench.snapshots import Snapshots
+
+log = logging.getLogger("hrm_bench")
+
+MOST_COUNTED = 1_000_000  # characters of all splits up to which a cell has its n-gram floors: half a minute, 0.4 GB
+
+
+def build(cfg: DictConfig) -> CharLM:
+    """The model that a config describes, initialised from its seed; an ordinary module that needs no Trainer."""
+    settings = OmegaConf.to_container(cfg.model, resolve=True)
+    settings = cast(dict[str, Any], settings)
+    del settings["name"]
+    objective = settings.pop("objective")
+    optimizer = OptimizerSettings(
+        learning_rate=cfg.recipe.learning_rate,
+        weight_decay=cfg.recipe.weight_decay,
+        gradient_clip=cfg.recipe.gradient_clip,
+        micro_batches=cfg.trainer.micro_batches,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(cfg.seed)  # for what a model does not draw by itself, as CharLM.initialise does
+        model: CharLM = locate(settings.pop("_target_"))(
+            **settings,
+            vocabulary_size=len(CHARACTERS),
+            window=cfg.data.window,
+            memory=MemoryPolicy(**cast(dict[str, Any], cfg.memory)),
+            objective=locate(objective.pop("_target_"))(**objective, optimizer=optimizer),
+            seed=cfg.seed,
+        )
+    return model
+
+
+def load_windows(cfg: DictConfig) -> Windows:
+    """The batches that a config describes. Raises UsageError where the text is not to be had, or too short."""
+    windows = Windows(
+        corpora.load(cfg.data),
+        window=cfg.data.window,
+        windows_per_sample=cfg.data.windows_per_sample,
+        order=cfg.data.order,
+        batch_size=cfg.recipe.batch_size,
+        evaluation_batch_size=cfg.recipe.evaluation_batch_size,
+        seed=cfg.seed,
+    )
+    if (devices := cfg.trainer.devices) > 1 and (smallest := windows.smallest_batch) < devices:
+        size = cfg.recipe.batch_size
+        fault = f"with recipe.batch_size={size} an epoch has a batch of {smallest}, fewer than one each"
+        raise UsageError(f"trainer.devices={devices}: {fault}; try recipe.batch_size={size + 1}")
+    return windows
+
+
+def train_and_score(cfg: DictConfig, folder: Path, recorder: Recorder, *, marks: dict[str, str]) -> Record:
+    """Train the cell, from its snapshot where ``folder`` has one; what its record says of the best epoch's weights.
+
+    ``marks`` are those of its snapshots. Raises ``stopping.Stopped`` where it is asked to stop before it has trained.
+    """
+    started = time.perf_counter()
+    torch.set_num_threads(cfg.trainer.num_threads)
+    _reset_peak_memory()
+    data = load_windows(cfg)
+    num_windows = audit.windows_to_audit(cfg.data.windows_per_sample)
+    before = audit.leak(build(cfg), num_windows=num_windows)
+    with ranks.together(cfg, folder):
+        model = fit(cfg, folder, recorder, data, marks=marks)
+    recorder.write_history()
+
+    best = snapshots.read(folder / snapshots.BEST_FILE)
+    model.load_state_dict(best["state_dict"])
+    trainer = _trainer(cfg, folder)
+    trainer.validate(model, datamodule=data, verbose=False)
+    validation = _score(model, data.validation)
+    trainer.test(model, datamodule=data, verbose=False)
+    test = _score(model, data.test)
+    model.eval()
+    after = audit.leak(model, num_windows=num_windows)
+    splits = {"train": data.train, "validation": data.validation, "test": data.test}
+    scored = {"validation": (data.validation, data.test), "test": (data.test, data.validation)}  # and the other one
+    trained = len(recorder.history) * data.train.num_whole * data.train.length
+    with_memory = memory_mode(cfg) != "none"
+    return Record(
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        history=recorder.history,
+        best_epoch=best["epoch"] + 1,
+        validation=validation,
+        test=test,
+        gradient_coverage=audit.gradient_coverage(model),
+        leak={"before_training": before, "best": after},
+        causal=audit.is_causal(before, after),
+        bits_by_position={name: probes.bits_by_position(model, split) for name, (split, _) in scored.items()},
+        memory_use={name: probes.memory_use(model, *both) for name, both in scored.items()} if with_memory else {},
+        state_size=probes.state_size(model) if with_memory else 0,
+        flops_per_character=probes.flops_per_character(model),
+        unknown_characters={name: split.unknown_characters for name, split in splits.items()},
+        floors=_floors(corpora.load(cfg.data), cfg.data.window),
+        seconds=recorder.seconds_before + time.perf_counter() - started,
+        train_seconds=recorder.train_seconds,
+        characters_per_second=trained / recorder.train_seconds,
+        peak_memory=_peak_memory(model.device),
+    )
+
+
+def fit(cfg: DictConfig, folder: Path, recorder: Recorder, data: Windows, *, marks: dict[str, str]) -> CharLM:
+    """The cell's model, trained as far as patience goes; one of several ranks does its share."""
+    lightning.seed_everything(cfg.seed, verbose=False)
+    model = build(cfg)
+    taking = Snapshots(folder, seconds=cfg.trainer.snapshot_seconds, marks=marks)
+    keeping = ModelCheckpoint(
+        folder,
+        filename=snapshots.BEST_FILE.removesuffix(".ckpt"),
+        monitor="validation/nll",
+        mode="min",
+        save_weights_only=True,
+        enable_version_counter=False,
+    )
+    stopping = EarlyStopping("validation/nll", patience=cfg.recipe.patience, mode="min")
+    trainer = _trainer(cfg, folder, recorder, stopping, keeping, taking, devices=cfg.trainer.devices)
+    trainer.fit(model, datamodule=data, ckpt_path=taking.path if taking.path.exists() else None, weights_only=True)
+    return model
+
+
+def _trainer(cfg: DictConfig, folder: Path, *callbacks: lightning.Callback, devices: int = 1) -> lightning.Trainer:
+    return lightning.Trainer(
+        accelerator=cfg.trainer.accelerator,
+        devices=devices,
+        strategy="auto" if devices == 1 else ranks.strategy(cfg.trainer.accelerator),
+        precision=cfg.trainer.precision,
+        max_epochs=cfg.recipe.max_epochs,
+        callbacks=[*callbacks],
+        # Never Slurm's own, which would take each task of a sweep for a rank of one training.
+        plugins=[LightningEnvironment(), snapshots.AtomicCheckpointIO()],
+        default_root_dir=folder,
+        logger=False,
+        enable_checkpointing=bool(callbacks),
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # each rank takes its lanes of the same batch
+        inference_mode=False,  # its tensors cannot be used outside of it, where the probes go on with the model
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def _score(model: CharLM, samples: Samples) -> Score:
+    return score(float(model.nll.compute()), characters=samples.num_characters, words=samples.num_words)
+
+
+@functools.cache
+def _floors(corpus: corpora.Corpus, window: int) -> dict[str, Floors]:
+    """What counting reaches on each scored split: once a process, since most cells of a sweep share their text."""
+    ngrams = sum(map(len, corpus.splits.values())) <= MOST_COUNTED
+    return {
+        name: floors(corpus.train.indices, text.indices, window=window, ngrams=ngrams)
+        for name, text in (("validation", corpus.validation), ("test", corpus.test))
+    }
+
+
+def _reset_peak_memory() -> None:
+    """Begin a new peak, so that a cell is not charged for those that ran before it in this process."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        log.info("peak memory cannot be reset here: it is that of the process since its start")
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if status.exists():
+        peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(peak.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, where /proc is not

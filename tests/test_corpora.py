@@ -1,0 +1,180 @@
+"""Reading texts: what is kept of them, against whole strings; how often they are read, and what memory that takes."""
+
+import hashlib
+import itertools
+import os
+import random
+import sys
+import tracemalloc
+
+import datasets
+import pytest
+import torch
+
+import hrm_bench
+from hrm_bench.data import corpora
+from hrm_bench.data.text import Text
+from hrm_bench.data.vocabulary import CHARACTERS
+from hrm_bench.errors import UsageError
+
+# Unknown characters of two, three and four bytes, of which some are blanks; known blanks; ends of lines of each kind
+MIXED = "a é\u00a0b\u2003c\u3000d \u200be\U0001f600 \U0001f600f\tg\r\nh\ri\n\r\n \x1cj\x85k\u2028 –l\x00\x7f"
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """Nothing of an earlier test, nor anything for a later one, in the copies that datasets keeps."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+def shuffled(seed, length):
+    return "".join(random.Random(seed).choices(MIXED, k=length))
+
+
+def load(*overrides):
+    return corpora.load(hrm_bench.compose(*overrides).data)
+
+
+def limits(*values):
+    names = ("data.train_chars", "data.validation_chars", "data.test_chars")
+    return [f"{name}={'null' if value is None else value}" for name, value in zip(names, values, strict=True)]
+
+
+def assert_is(text, string):
+    """The text is what the whole string says of it."""
+    assert len(text) == len(string)
+    assert text.indices.dtype == torch.uint8
+    assert text.indices.tolist() == [max(CHARACTERS.find(character), 0) for character in string]
+    assert text.unknown_characters == sum(character not in CHARACTERS for character in string)
+    for stop in range(0, len(string) + 1, max(1, len(string) // 50)):
+        assert text.num_words(1, stop) == len(string[1:stop].split())
+
+
+def assert_splits_are(corpus, strings):
+    for text, string in zip(corpus.splits.values(), strings, strict=True):
+        assert_is(text, string)
+    assert corpus.fingerprint == hashlib.sha256("\0".join(strings).encode()).hexdigest()
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 1000])
+def test_a_text_is_the_same_in_pieces_of_any_size(size):
+    string = shuffled(size, 300)
+    assert_is(Text.read(string[start : start + size] for start in range(0, len(string), size)), string)
+
+
+def test_every_character_there_is_parts_words_where_python_says_so():
+    string = "".join(chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000)
+    text = Text.read([string])
+    assert text.blanks.tolist() == [character.isspace() for character in string]
+    assert text.unknown_characters == len(string) - 97
+
+
+def test_no_characters_are_a_text_too():
+    assert_is(Text.read([]), "")
+    assert_is(Text.read(["", ""]), "")
+
+
+@pytest.mark.parametrize("block", [4, 5, 6, 7, 64, 1 << 16])
+def test_a_text_file_is_that_of_its_whole_string_whatever_the_blocks_cut(block, tmp_path, monkeypatch):
+    monkeypatch.setattr(corpora, "BLOCK", block)
+    path = tmp_path / "mine.txt"
+    for length, ends in ((10, limits(None, 1, None)), (997, limits(700, None, 3)), (2000, limits(None, None, None))):
+        path.write_bytes(shuffled(length + block, length).encode())
+        corpora._text_file.cache_clear()
+        string = path.read_text(encoding="utf-8")  # with newlines for all ends of lines
+        first, second = len(string) * 8 // 10, len(string) * 9 // 10
+        stops = [None if (end := word.split("=")[1]) == "null" else int(end) for word in ends]
+        whole = (string[:first], string[first:second], string[second:])
+        assert_splits_are(
+            load("data=text_file", f"data.path={path}", *ends),
+            [split[:stop] for split, stop in zip(whole, stops, strict=True)],
+        )
+
+
+def test_a_byte_that_is_not_utf_8_is_told_by_its_place_in_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpora, "BLOCK", 8)
+    path = tmp_path / "mine.txt"
+    data = hrm_bench.compose("data=text_file", f"data.path={path}").data
+    faults = (b"\xef", b"\xc3", b"\xf0\x9f\x98", b"\xed\xa0\x80", b"\xff")
+    for length, fault, rest in itertools.product(range(20), faults, (b"", b"abc", b"\r" * 30)):
+        before = ("aé–\U0001f600\r\n" * 5).encode()[:length].decode(errors="ignore").encode()
+        path.write_bytes(before + fault + rest)
+        corpora._text_file.cache_clear()
+        with pytest.raises(UnicodeDecodeError) as naive:
+            path.read_bytes().decode()
+        with pytest.raises(UsageError, match=f"mine.txt: not UTF-8 at byte {naive.value.start}; convert it, for "):
+            corpora.load(data)
+
+
+def test_a_file_is_read_once(monkeypatch):
+    monkeypatch.setattr(corpora, "BLOCK", 1000)
+    reader, writer = os.pipe()  # what has been read of it is gone
+    os.write(writer, b"abcd efgh\n" * 2000)
+    os.close(writer)
+    corpus = load("data=text_file", f"data.path=/dev/fd/{reader}")
+    os.close(reader)
+    corpora._text_file.cache_clear()
+    assert [len(text) for text in corpus.splits.values()] == [16_000, 2_000, 2_000]
+
+
+def published(tmp_path, rows):
+    """A folder in the hub's layout with the same rows in all three splits."""
+    folder = tmp_path / "wikitext-2-v1"
+    folder.mkdir(parents=True, exist_ok=True)
+    for split in corpora.SPLITS:
+        datasets.Dataset.from_dict({"text": rows}).to_parquet(folder / f"{split}-00000-of-00001.parquet")
+    return ["data=wikitext2", f"data.path={tmp_path}"]
+
+
+def test_blank_rows_of_the_hub_are_read_as_blank_lines(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpora, "ROWS", 3)
+    words = published(tmp_path, ["", " = Title = \n", "", " Text – é . \n", ""])
+    string = " \n = Title = \n \n Text – é . \n \n"
+    assert_splits_are(load(*words, *limits(None, None, None)), [string] * 3)
+    assert_splits_are(load(*words, *limits(16, 1, len(string))), [string[:16], string[:1], string])
+
+
+def test_a_folder_is_read_as_it_stands_and_not_as_one_of_the_same_name_was(tmp_path):
+    first, other = tmp_path / "first" / "wikitext", tmp_path / "other" / "wikitext"
+    assert_splits_are(load(*published(first, ["a"]), *limits(None, None, None)), ["a"] * 3)
+    assert_splits_are(load(*published(other, ["b"]), *limits(None, None, None)), ["b"] * 3)
+    corpora._wikitext2.cache_clear()
+    assert_splits_are(load(*published(first, ["c"]), *limits(None, None, None)), ["c"] * 3)
+
+
+def test_rows_of_the_hub_are_read_once_and_none_beyond_the_limit(tmp_path, monkeypatch):
+    words = published(tmp_path, [" 16 characters \n"] * 1000)
+    monkeypatch.setattr(corpora, "ROWS", 10)
+    batches = []
+    iterate = datasets.Dataset.iter
+
+    def counted(self, batch_size):
+        for batch in iterate(self, batch_size):
+            batches.append((str(self.split), len(batch["text"])))
+            yield batch
+
+    monkeypatch.setattr(datasets.Dataset, "iter", counted)
+    load(*words, *limits(None, 160, 161))
+    assert batches == [("train", 10)] * 100 + [("validation", 10)] + [("test", 10)] * 2
+
+
+@pytest.mark.parametrize("source", ["text_file", "wikitext2"])
+def test_a_long_text_takes_two_bytes_a_character_and_little_more_while_it_is_read(source, tmp_path):
+    row = " The text – of one row , which is read with others of its kind . \n"
+    if source == "wikitext2":
+        words = published(tmp_path, [row] * 20_000)
+    else:
+        (tmp_path / "mine.txt").write_text(row * 60_000, encoding="utf-8")
+        words = ["data=text_file", f"data.path={tmp_path / 'mine.txt'}"]
+    load("data=sample")  # so that what is imported on the way is not counted
+    tracemalloc.start()
+    try:
+        corpus = load(*words, *limits(None, None, None))
+        held, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    num_characters = sum(map(len, corpus.splits.values()))
+    assert num_characters == 60_000 * len(row)
+    assert sum(text.indices.nbytes + text.blanks.nbytes for text in corpus.splits.values()) == 2 * num_characters
+    assert held < 2.5 * num_characters
+    assert peak < 3.5 * num_characters

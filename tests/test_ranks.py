@@ -1,0 +1,67 @@
+"""A batch that is shared by several processes, or taken in parts, is stepped on as one process would in one piece."""
+
+import pytest
+import torch
+from test_run import figures, quick, weights
+
+from hrm_bench.errors import UsageError
+from hrm_bench.run import cell_folder, run_cell
+from hrm_bench.training import load_windows
+
+# 20 steps: 5 batches of two windows a sample, each in two segments; the last batch has 15 samples, an odd number.
+TWENTY_STEPS = [
+    *("data.train_chars=1270", "data.windows_per_sample=2", "data.order=contiguous", "recipe.max_epochs=1"),
+    *("model=infini_hrm", "memory=carry"),
+]
+
+
+def far(ours, theirs):
+    """The largest difference of two cells' weights."""
+    return max(float((ours[name] - theirs[name]).abs().max()) for name in ours)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    root = tmp_path_factory.mktemp("alone")
+    cfg = quick(*TWENTY_STEPS)
+    return run_cell(cfg, root), weights(cell_folder(cfg, root))
+
+
+def test_two_processes_take_the_steps_of_one(alone, tmp_path):
+    cfg = quick(*TWENTY_STEPS, "trainer=ddp")
+    record = run_cell(cfg, tmp_path)
+    assert record["status"] == "finished", record
+    assert far(weights(cell_folder(cfg, tmp_path)), alone[1]) < 1e-5
+    for ours, theirs in zip(record["history"], alone[0]["history"], strict=True):
+        assert ours["train_nll"] == pytest.approx(theirs["train_nll"], abs=1e-6)
+        assert ours["memory_norm"] == pytest.approx(theirs["memory_norm"], rel=1e-5)
+    assert "Traceback" not in (cell_folder(cfg, tmp_path) / "log-rank1.txt").read_text()
+
+
+def test_micro_batches_take_the_steps_of_whole_ones(alone, tmp_path):
+    cfg = quick(*TWENTY_STEPS, "trainer.micro_batches=3")
+    run_cell(cfg, tmp_path)
+    assert far(weights(cell_folder(cfg, tmp_path)), alone[1]) < 1e-5
+
+
+def test_less_precision_is_another_cell_that_trains(alone, tmp_path):
+    cfg = quick(*TWENTY_STEPS, "trainer.precision=bf16-mixed")
+    record = run_cell(cfg, tmp_path)
+    assert record["status"] == "finished"
+    assert record["causal"]
+    assert record["identity"] != alone[0]["identity"]
+    difference = record["validation"]["nll"] - alone[0]["validation"]["nll"]
+    assert 0 < abs(difference) < 0.05
+    assert figures(record)["parameters"] == alone[0]["parameters"]
+
+
+def test_a_loss_of_whole_batches_cannot_be_shared_out():
+    for word in ("trainer.devices=2", "trainer.micro_batches=2"):
+        with pytest.raises(UsageError, match=r"OriginAnchoredDispersion takes batches whole; only 1 is allowed"):
+            quick("model=lct_1layer", word)
+    assert torch.is_tensor(load_windows(quick("model=lct_1layer")).train.indices)
+
+
+def test_a_batch_that_is_smaller_than_its_processes_is_told():
+    with pytest.raises(UsageError, match=r"trainer\.devices=2: .* has a batch of 1, fewer than one each; try recipe"):
+        load_windows(quick("trainer=ddp", "data.train_chars=137"))  # 17 windows

@@ -1,0 +1,161 @@
+"""A cell that was stopped goes on to the bit: in an epoch, between two, with memory, random states and dropout."""
+
+import itertools
+import pickle
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from test_run import figures, quick, weights
+from torch import nn
+
+from hrm_bench import snapshots, stopping
+from hrm_bench.models.hrm import HRM
+from hrm_bench.run import cell_folder, run_cell
+
+SHORT = ["data.train_chars=420", "data.validation_chars=100", "data.test_chars=100", "recipe.max_epochs=3"]  # 4 batches
+
+
+def stopped_after(looks, monkeypatch):
+    """Have the next cells asked to stop at their so many-th look whether they are to."""
+    seen = itertools.count()
+    monkeypatch.setattr(stopping, "requested", lambda: "a test" if next(seen) > looks else None)
+
+
+def stopped_and_gone_on(cfg, root, looks, monkeypatch):
+    """The record of a cell that is stopped at its so many-th look, and run again."""
+    with monkeypatch.context() as during:
+        stopped_after(looks, during)
+        first = run_cell(cfg, root)
+    assert (first["status"], first["reason"]) == ("interrupted", "a test")
+    assert (cell_folder(cfg, root) / snapshots.SNAPSHOT_FILE).exists()
+    record = run_cell(cfg, root)
+    assert not (cell_folder(cfg, root) / snapshots.SNAPSHOT_FILE).exists()
+    return record
+
+
+def same(cfg, ours, theirs):
+    """Whether two folders' best weights are the same to the bit."""
+    first, second = (weights(cell_folder(cfg, root)) for root in (ours, theirs))
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The record and the folder of a cell that nothing stopped, made once for each config."""
+    made = {}
+
+    def run(*words):
+        if words not in made:
+            root = tmp_path_factory.mktemp("undisturbed")
+            made[words] = quick(*SHORT, *words), root, run_cell(quick(*SHORT, *words), root)
+        return made[words]
+
+    return run
+
+
+class DropoutHRM(HRM):
+    """HRM that draws at random at every step."""
+
+    def segment(self, tokens, state, memory):
+        logits, state, memory = super().segment(tokens, state, memory)
+        return nn.functional.dropout(logits, 0.1, self.training), state, memory
+
+
+# There is a look after each of an epoch's batches but the last, and after its validation: 3 and 1.
+CARRY = ("model=infini_hrm", "memory=carry", "data.order=contiguous", "data.windows_per_sample=2")
+STOPPED = [
+    *[(looks, ("model=hrm",)) for looks in (0, 2, 3, 5, 11)],
+    (5, ("model=lct_2layer",)),
+    (4, CARRY),
+    (5, ("model._target_=test_resume.DropoutHRM",)),
+    (5, ("model=hrm_memory", "trainer.micro_batches=3")),
+]
+
+
+@pytest.mark.parametrize(("looks", "words"), STOPPED, ids=str)
+def test_a_cell_that_was_stopped_ends_as_if_it_had_not_been(looks, words, undisturbed, tmp_path, monkeypatch):
+    cfg, root, record = undisturbed(*words)
+    again = stopped_and_gone_on(cfg, tmp_path, looks, monkeypatch)
+    assert figures(again) == figures(record)
+    assert same(cfg, root, tmp_path)
+
+
+@pytest.mark.parametrize("looks", [6, 11], ids=["while it counts", "when it has run out"])
+def test_patience_goes_on_counting(looks, undisturbed, tmp_path, monkeypatch):
+    words = ("recipe.learning_rate=0", "recipe.max_epochs=9", "recipe.patience=2")
+    cfg, _, record = undisturbed(*words)
+    assert len(record["history"]) == 3
+    assert figures(stopped_and_gone_on(cfg, tmp_path, looks, monkeypatch)) == figures(record)
+
+
+def test_a_cell_can_be_stopped_again_and_again(undisturbed, tmp_path, monkeypatch):
+    cfg, root, record = undisturbed("model=hrm")
+    with monkeypatch.context() as during:
+        for _ in range(6):
+            stopped_after(1, during)
+            assert run_cell(cfg, tmp_path)["status"] == "interrupted"
+    assert figures(run_cell(cfg, tmp_path)) == figures(record)
+    assert same(cfg, root, tmp_path)
+
+
+def test_snapshots_are_taken_so_often_as_is_asked_for(tmp_path, monkeypatch):
+    taken = []
+    write = snapshots.AtomicCheckpointIO.save_checkpoint
+    monkeypatch.setattr(
+        snapshots.AtomicCheckpointIO,
+        "save_checkpoint",
+        lambda self, checkpoint, path, *_, **__: (taken.append(Path(path).name), write(self, checkpoint, path)),
+    )
+    run_cell(quick(*SHORT, "trainer.snapshot_seconds=0"), tmp_path / "often")
+    assert taken.count("last.ckpt") == 12
+    taken.clear()
+    run_cell(quick(*SHORT), tmp_path / "seldom")
+    assert taken.count("last.ckpt") == 0
+
+
+def test_a_snapshot_of_other_code_is_not_gone_on_from(undisturbed, tmp_path, monkeypatch):
+    cfg, _, record = undisturbed("model=hrm")
+    with monkeypatch.context() as during:
+        stopped_after(5, during)
+        during.setattr("hrm_bench.run.code_version", lambda _: "of-before")
+        run_cell(cfg, tmp_path)
+    again = run_cell(cfg, tmp_path)
+    assert again["notes"] == ["last.ckpt is of another version of the code: the cell began again"]
+    assert figures(again) == figures(record) | {"notes": again["notes"]}
+
+
+@pytest.mark.parametrize("name", ["last.ckpt", "best.ckpt"])
+def test_a_damaged_checkpoint_is_set_aside_and_the_cell_begins_again(name, undisturbed, tmp_path, monkeypatch):
+    cfg, root, record = undisturbed("model=hrm")
+    with monkeypatch.context() as during:
+        stopped_after(5, during)
+        run_cell(cfg, tmp_path)
+    path = cell_folder(cfg, tmp_path) / name
+    path.write_bytes(path.read_bytes()[:1000])
+    again = run_cell(cfg, tmp_path)
+    assert again["status"] == "finished"
+    assert re.fullmatch(rf"{name} was damaged \(\w+\) and is kept as {name}\.damaged-1: .*", again["notes"][0])
+    assert path.with_name(f"{name}.damaged-1").stat().st_size == 1000
+    assert figures(again) == figures(record) | {"notes": again["notes"]}
+    assert same(cfg, root, tmp_path)
+
+
+class Malicious:
+    def __reduce__(self):
+        return Path.touch, (Path("pickle-ran"),)
+
+
+def test_a_checkpoint_that_would_run_code_does_not(undisturbed, tmp_path, monkeypatch):
+    cfg, root, _ = undisturbed("model=hrm")
+    monkeypatch.chdir(tmp_path)
+    folder = cell_folder(cfg, tmp_path)
+    folder.mkdir()
+    torch.save({"callbacks": Malicious(), "state_dict": Malicious()}, folder / "last.ckpt")
+    pickle.loads(pickle.dumps(Malicious()))  # it would, if it were let
+    Path("pickle-ran").unlink()
+    again = run_cell(cfg, tmp_path)
+    assert not Path("pickle-ran").exists()
+    assert "last.ckpt was damaged (UnpicklingError)" in again["notes"][0]
+    assert same(cfg, root, tmp_path)
