@@ -84,6 +84,33 @@ def test_two_nodes_of_ray_give_the_records_and_weights_of_cells_in_turn(in_turn,
     assert any(later < earlier for later, earlier in zip(began[1:], ended, strict=False))
 
 
+LAUNCH_ON_RAY = """
+import os, signal, sys
+from pathlib import Path
+
+from hydra_plugins.hrm_bench_launcher import CellLauncher
+from hydra_plugins.hydra_ray_launcher.ray_launcher import RayLauncher
+from omegaconf import OmegaConf
+
+from hrm_bench import stopping
+
+RayLauncher.launch = lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+init = {"address": sys.argv[1], "logging_level": "error"}
+config = OmegaConf.create({"hydra": {"launcher": {"ray": {"init": init}}, "runtime": {"cwd": "."}}})
+launcher = CellLauncher(config.hydra.launcher.ray)
+launcher.setup(hydra_context=None, task_function=print, config=config)
+with stopping.listening(Path.cwd()):
+    launcher.launch([], 0)
+    print(stopping.requested())
+"""
+
+
+def test_a_signal_is_still_the_sweeps_own_when_ray_has_begun(ray_cluster, tmp_path):
+    command = [sys.executable, "-c", LAUNCH_ON_RAY, ray_cluster]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, "stopped by SIGTERM\n"), done.stderr
+
+
 def test_jobs_of_submitit_give_the_same_where_one_is_told_that_its_time_is_up(in_turn, tmp_path):
     if not Path("/proc/self/fd").exists():
         pytest.skip("which job has a cell at work is read from /proc")
