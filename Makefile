@@ -4,10 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 RUN := $(BIN)/python -m hrm_bench -m launcher=joblib
+LOWEST := .venv-lowest
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check reproduce exp1 exp2 exp2_as_published supervision causal_mask hierarchy plateau \
+.PHONY: help setup demo test test_lowest check reproduce exp1 exp2 exp2_as_published supervision causal_mask hierarchy plateau \
 	memory_matrix experiments report dashboard clean
 
 help: ## Show this help
@@ -26,6 +27,14 @@ demo: setup ## Train every model once on the bundled text
 
 test: setup ## Run the tests
 	$(BIN)/python -m pytest -n 2
+
+$(LOWEST)/ready: pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-lowest.txt -e '.[dev,launchers]'
+	@touch $@
+
+test_lowest: $(LOWEST)/ready ## Run the tests with the lowest versions that pyproject.toml allows
+	$(LOWEST)/bin/python -m pytest -n 2
 
 check: setup ## What to run before a commit: style, types, tests
 	$(BIN)/ruff check .
@@ -69,6 +78,6 @@ report: setup ## The report of all sweeps in multirun/, again, from their record
 dashboard: setup ## A W&B workspace that compares model, memory and seed; needs `wandb login`
 	$(BIN)/python -m hrm_bench.dashboard $(ARGS)
 
-clean: ## Remove .venv and caches; multirun/ is kept
-	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache dist build
+clean: ## Remove both .venv and caches; multirun/ is kept
+	rm -rf $(VENV) $(LOWEST) *.egg-info .pytest_cache .mypy_cache .ruff_cache dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

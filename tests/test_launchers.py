@@ -1,0 +1,165 @@
+"""Engines that outgrow a machine: cells as jobs of submitit and as tasks of Ray are equal to those run in turn."""
+
+import contextlib
+import itertools
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import hydra
+import pytest
+import torch
+from hydra.core.singleton import Singleton
+from test_cli import QUICK_CELL, cells, hrm_bench
+from test_run import weights
+
+from hrm_bench import compose
+from hrm_bench.config import conf_folder
+from hrm_bench.run import run_cell
+
+WORDS = [*QUICK_CELL, "data.validation_chars=80", "data.test_chars=80", "logger=none"]
+LISTS = {"model": ["hrm", "lct_1layer", "infini_hrm"], "memory": ["reset", "carry"], "seed": ["1", "2", "3"]}
+SWEEP = [*(f"{name}={','.join(values)}" for name, values in LISTS.items()), *WORDS, "-m"]
+NUM_CELLS = 12  # a model without memory is the same cell in either mode
+PLACE = Path("multirun", "custom")
+
+
+@pytest.fixture(scope="module")
+def in_turn(tmp_path_factory):
+    """The folder of the sweep's cells, run one after another in this process."""
+    folder = tmp_path_factory.mktemp("serial")
+    for values in itertools.product(*LISTS.values()):
+        named = [f"{name}={value}" for name, value in zip(LISTS, values, strict=True)]
+        run_cell(compose(*WORDS, *named), folder)
+    return folder
+
+
+def assert_same(folder, reference):
+    """Two sweeps' records say the same, and their weights are equal to the bit."""
+    assert cells(folder) == cells(reference)
+    names = [path.parent.name for path in reference.glob("*/record.json")]
+    assert len(names) == NUM_CELLS
+    for name in names:
+        ours, theirs = weights(folder / name), weights(reference / name)
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def assert_shows_cells_alone(told):
+    """The terminal has a line a cell, and nothing of the engine's own."""
+    places = [line.split(":")[0] for line in told.splitlines()]
+    assert sorted(places) == sorted(f"cell {k + 1} of {NUM_CELLS}" for k in range(NUM_CELLS)), told
+
+
+@pytest.fixture(scope="module")
+def ray_cluster():
+    """The address of a Ray of two nodes, each with one core, that work in the folder of these tests."""
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}  # in no file
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (token | {"RAY_USAGE_STATS_ENABLED": "0"}).items():
+            patch.setenv(name, value)
+        from ray.cluster_utils import Cluster  # which reads the environment
+
+        node = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+        cluster = Cluster(initialize_head=True, head_node_args=node)
+        try:
+            cluster.add_node(**node)
+            yield cluster.address
+        finally:
+            cluster.shutdown()
+
+
+def test_two_nodes_of_ray_give_the_records_and_weights_of_cells_in_turn(in_turn, ray_cluster, tmp_path):
+    done = hrm_bench(*SWEEP, "launcher=ray", f"hydra.launcher.ray.init.address={ray_cluster}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert_shows_cells_alone(done.stderr)
+    assert_same(tmp_path / PLACE, in_turn)
+    # A node has one core, so that two cells at a time are at work on both.
+    began = sorted(path.stat().st_mtime for path in tmp_path.glob(f"{PLACE}/*/config.yaml"))
+    ended = sorted(path.stat().st_mtime for path in tmp_path.glob(f"{PLACE}/*/record.json"))
+    assert any(later < earlier for later, earlier in zip(began[1:], ended, strict=False))
+
+
+LAUNCH_ON_RAY = """
+import os, signal, sys
+from pathlib import Path
+
+from hydra_plugins.hrm_bench_launcher import CellLauncher
+from hydra_plugins.hydra_ray_launcher.ray_launcher import RayLauncher
+from omegaconf import OmegaConf
+
+from hrm_bench import stopping
+
+RayLauncher.launch = lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+init = {"address": sys.argv[1], "logging_level": "error"}
+config = OmegaConf.create({"hydra": {"launcher": {"ray": {"init": init}}, "runtime": {"cwd": "."}}})
+launcher = CellLauncher(config.hydra.launcher.ray)
+launcher.setup(hydra_context=None, task_function=print, config=config)
+with stopping.listening(Path.cwd()):
+    launcher.launch([], 0)
+    print(stopping.requested())
+"""
+
+
+def test_a_signal_is_still_the_sweeps_own_when_ray_has_begun(ray_cluster, tmp_path):
+    command = [sys.executable, "-c", LAUNCH_ON_RAY, ray_cluster]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, "stopped by SIGTERM\n"), done.stderr
+
+
+def test_jobs_of_submitit_give_the_same_where_one_is_told_that_its_time_is_up(in_turn, tmp_path):
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("which job has a cell at work is read from /proc")
+    command = [sys.executable, "-m", "hrm_bench", *SWEEP, "launcher=slurm_rehearsal"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as sweep:
+        while not signal_one_that_trains(tmp_path / PLACE) and sweep.poll() is None:
+            time.sleep(0.05)
+        _, errors = sweep.communicate(timeout=240)
+    assert sweep.returncode == 0, errors
+    assert_shows_cells_alone(errors)
+    assert_same(tmp_path / PLACE, in_turn)
+    logs = [path.read_text() for path in tmp_path.glob(f"{PLACE}/.submitit/*/*_log.out")]
+    assert len(logs) == NUM_CELLS
+    (told,) = [log for log in logs if "Caught signal SIGUSR2" in log]
+    assert "Requeued job" in told
+    assert told.count("Starting with JobEnvironment") == 2
+
+
+def signal_one_that_trains(folder):
+    """Send a job what Slurm sends before its time is up, and say whether there was one at work on a cell."""
+    locks = {path.with_name(".lock") for path in folder.glob("*/progress.json")}
+    for link in Path("/proc").glob("[0-9]*/fd/*") if locks else []:
+        with contextlib.suppress(OSError):  # it has ended
+            if link.readlink() in locks:
+                os.kill(int(link.parts[2]), signal.SIGUSR2)
+                return True
+    return False
+
+
+def test_slurm_is_asked_for_what_the_config_says(tmp_path, monkeypatch):
+    for name in ("srun", "sbatch"):
+        (tmp_path / name).write_text('#!/bin/sh\nwhile read line; do echo "$line"; done < "$1"\n')
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    words = [
+        "launcher=slurm",
+        "trainer.num_threads=3",
+        "hydra.launcher.partition=long",
+        "hydra.launcher.array_parallelism=1",
+    ]
+    kept = Singleton.get_state()
+    with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        cfg = hydra.compose("config", words, return_hydra_config=True)
+    launcher = hydra.utils.instantiate(cfg.hydra.launcher)
+    launcher.setup(hydra_context=None, task_function=print, config=cfg)
+    with pytest.raises(Exception, match="Could not make sense of sbatch output") as refused:  # it was our own script
+        launcher.launch([["seed=1"], ["seed=2"]], initial_job_idx=0)
+    Singleton.set_state(kept)
+    asked = set(re.findall(r"#SBATCH --(\S+)", str(refused.value)))
+    assert asked >= {"array=0-1%1", "time=120", "signal=USR2@120", "cpus-per-task=3", "mem=4GB", "partition=long"}
+    assert f"output={tmp_path}/{PLACE}/.submitit/%A_%a/%A_%a_0_log.out" in asked
