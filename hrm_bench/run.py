@@ -94,10 +94,11 @@ def _run_locked(cfg: DictConfig, folder: Path, notes: list[str]) -> Record:
                 log.info("the cell goes on from its snapshot, after %d whole epochs", len(before["history"]))
             recorder = Recorder(folder, mirror, with_memory=record["memory"] != "none")
             record |= train_and_score(cfg, folder, recorder, marks=marks) | Record(status="finished")
-        except (stopping.Stopped, KeyboardInterrupt, SystemExit) as stop:  # the latter from a library, on a signal
+        except SystemExit:  # of submitit, which has queued its job again: that goes on with the cell
+            raise
+        except (stopping.Stopped, KeyboardInterrupt) as stop:  # the latter from a library, on a signal
             reason = str(stop) if isinstance(stop, stopping.Stopped) else "stopped"
             record |= Record(status="interrupted", reason=reason, log=str(folder / LOG_FILE))
-            stopping.request(reason)
         except Exception as error:
             log.exception("the cell failed")
             record |= Record(status="failed", reason=_reason(error), log=str(folder / LOG_FILE))
@@ -106,10 +107,11 @@ def _run_locked(cfg: DictConfig, folder: Path, notes: list[str]) -> Record:
         finally:
             if notes:
                 record["notes"] = notes
-            record = _close(folder, record)
-            if record["status"] == "finished":
+            if "status" in record:
+                record = _close(folder, record)
+            if record.get("status") == "finished":
                 (folder / snapshots.SNAPSHOT_FILE).unlink(missing_ok=True)
-            if mirror is not None:
+            if mirror is not None and "status" in record:
                 mirror.finish(record)
             progress.clear(folder)
     return record

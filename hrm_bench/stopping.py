@@ -1,8 +1,8 @@
 """Stopping cleanly: a signal, or a failure under ``fail_fast``, asks all cells of a sweep to stop where they can go on.
 
 Nothing is torn apart by a signal. It leaves a request, which a cell finds at its next batch: it writes a snapshot and
-ends as ``interrupted``. The request is a file too, in the sweep's folder, so that cells in other processes and on other
-machines find it. What has not stopped after GRACE seconds (it was not training, say), or at a second signal, is stopped
+ends as ``interrupted``. A sweep's request is a file too, in its folder, so that its cells in other processes and on
+other machines find it; a signal to one of those stops that one alone. What has not stopped after GRACE seconds (it was not training, say), or at a second signal, is stopped
 by an exception in the main thread.
 """
 
@@ -15,11 +15,13 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 VARIABLE = "HRM_BENCH_STOP"  # in the environment of a sweep's jobs: the path of its request
 GRACE = 6.0  # seconds
 SECONDS_BETWEEN_LOOKS = 0.5  # at the file
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+QUEUED = "SUBMITIT_EXECUTOR"  # in the environment of submitit's jobs, which it stops by signals and handlers of its own
 FAIL_FAST = "another cell failed, and fail_fast=true"
 ANOTHER_RANK = "another process of the cell was stopped"
 
@@ -31,8 +33,9 @@ class Stopped(BaseException):
 class Request:
     """What a process knows of a request to stop; ``file`` is where the other processes of its sweep look."""
 
-    def __init__(self, file: Path | None) -> None:
+    def __init__(self, file: Path | None, *, is_ours: bool = False) -> None:
         self.file = file
+        self.is_ours = is_ours  # this process is the sweep's own, not that of one of its jobs
         self.reason: str | None = None
         self.signal: int | None = None
         self._looked = 0.0
@@ -58,6 +61,7 @@ class Request:
 
 
 _current: Request | None = None
+_kept: dict[int, Any] = {}  # the handlers that were there before
 
 
 def requested() -> str | None:
@@ -83,17 +87,19 @@ def listening(folder: Path | None = None) -> Iterator[Request]:
         yield _current
         return
     file = _file_of_the_sweep() if folder is None else folder.absolute() / f".stop-{uuid.uuid4().hex[:12]}"
-    _current = Request(file)
+    _current = Request(file, is_ours=folder is not None)
     main = threading.current_thread() is threading.main_thread()  # the only one that may set handlers
-    kept = {each: signal.getsignal(each) for each in (*SIGNALS, signal.SIGALRM)} if main else {}
+    if main:
+        _kept.update({each: signal.getsignal(each) for each in (*SIGNALS, signal.SIGALRM)})
     listen_again()
     try:
         yield _current
     finally:
         if main:
             signal.setitimer(signal.ITIMER_REAL, 0)
-        for each, handler in kept.items():
+        for each, handler in _kept.items():
             signal.signal(each, handler)
+        _kept.clear()
         _current = None
         if folder is not None and file is not None:
             file.unlink(missing_ok=True)
@@ -103,7 +109,8 @@ def listen_again() -> None:
     """Set the handlers, where they are to be: for a library that has set its own in between."""
     if _current is not None and threading.current_thread() is threading.main_thread():
         for each in SIGNALS:
-            signal.signal(each, _on_signal)
+            # A job that Slurm preempts is to wait for its end: one that ends by itself before is not queued again.
+            signal.signal(each, _kept[each] if QUEUED in os.environ else _on_signal)
         signal.signal(signal.SIGALRM, _on_alarm)
 
 
@@ -113,7 +120,11 @@ def _on_signal(number: int, _: FrameType | None) -> None:
         raise Stopped(_current.reason)
     _current.signal = number
     signal.setitimer(signal.ITIMER_REAL, GRACE)
-    _current.make(f"stopped by {signal.Signals(number).name}")
+    reason = f"stopped by {signal.Signals(number).name}"
+    if _current.is_ours:
+        _current.make(reason)
+    else:
+        _current.reason = reason
 
 
 def _on_alarm(number: int, _: FrameType | None) -> None:

@@ -13,6 +13,8 @@ from omegaconf import open_dict
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from hydra.core.utils import JobReturn
+
     from hrm_bench.records import Record
     from hrm_bench.sweep import Cell
 
@@ -45,7 +47,10 @@ class CellSweeper(BasicSweeper):
         assert self.launcher is not None
         with stopping.listening() as request:  # the sweep's own: its jobs are told where to look
             told = f'++hydra.job.env_set.{stopping.VARIABLE}="{request.file}"'
-        jobs = self.launcher.launch([[*cell.overrides, told] for cell in cells], initial_job_idx=0)
+        jobs: list[JobReturn] = []
+        while len(jobs) < len(cells):  # as many at once as hydra.sweeper.max_batch_size says, or all
+            batch = cells[len(jobs) :][: self.max_batch_size]
+            jobs += self.launcher.launch([[*cell.overrides, told] for cell in batch], initial_job_idx=len(jobs))
         return [job.return_value for job in jobs]
 
     def _plan(self, arguments: list[str], root: Path) -> "list[Cell]":
