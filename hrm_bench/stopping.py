@@ -2,8 +2,8 @@
 
 Nothing is torn apart by a signal. It leaves a request, which a cell finds at its next batch: it writes a snapshot and
 ends as ``interrupted``. A sweep's request is a file too, in its folder, so that its cells in other processes and on
-other machines find it; a signal to one of those stops that one alone. What has not stopped after GRACE seconds (it was not training, say), or at a second signal, is stopped
-by an exception in the main thread.
+other machines find it; a signal to one of those stops that one alone. What has not stopped after GRACE seconds (it was
+not training, say), or at a second signal, is stopped by an exception in the main thread.
 """
 
 import contextlib
