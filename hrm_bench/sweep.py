@@ -153,9 +153,10 @@ def read_manifest(root: Path) -> dict[str, str]:
     """The cells that sweeps in this folder have had, by folder: how a reader tells them apart."""
     try:
         content = json.loads((root / MANIFEST_FILE).read_bytes())
-        return {str(name): str(label) for name, label in content["cells"].items()}
-    except (FileNotFoundError, ValueError, LookupError, AttributeError):
+        cells = {str(name): str(label) for name, label in content["cells"].items()}
+    except (FileNotFoundError, ValueError, LookupError, AttributeError, TypeError):
         return {}
+    return {name: label for name, label in cells.items() if Path(name).name == name}  # none leads out of the folder
 
 
 def command() -> str:

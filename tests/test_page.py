@@ -224,8 +224,8 @@ def test_what_is_not_causal_is_marked_and_never_ranked(written):
     assert ranks == [(False, "1", False), (True, "", True), (True, "", True)]
 
 
-def test_what_records_say_is_text_and_never_markup(tmp_path):
-    evil = '<script>alert("x")</script>"><img src=x onerror=alert(1)> $\\alpha$ {{ 7 * 7 }}'
+def test_what_records_say_is_text_and_never_markup_nor_a_way_out_of_the_folder(tmp_path):
+    evil = '../../out/<script>alert("x")</script>"><img src=x onerror=alert(1)> $\\alpha$ {{ 7 * 7 }}'
     records = sweep(experiment="custom", seeds=(42, 43))
     for each in records[2:]:
         each |= {"model": f"infini {evil}", "versions": {evil: evil}, "gradient_coverage": {evil: ["task"]}}
@@ -233,12 +233,15 @@ def test_what_records_say_is_text_and_never_markup(tmp_path):
         each["config"]["data"]["source"] = evil
         each["config"]["experiment"]["name"] = f"mine {evil}"
     records.append(failed(records[-1]) | {"reason": evil, "seed": 44})
-    html = page.write(records, tmp_path / "report.html").read_text()
+    inside = tmp_path / "a" / "b"
+    inside.mkdir(parents=True)
+    html = page.write(records, inside / "report.html").read_text()
+    assert {path.parent for path in tmp_path.rglob("*.*")} == {inside, inside / "plots"}
     assert set(re.findall(r"<(?:script|img|iframe|object|link|use href)\b", html)) == set()
     assert not re.search(r"<[^>]*\son\w+=", re.sub(r'"[^"]*"', '""', html))
     assert html.count("{{ 7 * 7 }}") > 5
     assert evil in unescape(html)
-    for plot in (tmp_path / "plots").iterdir():
+    for plot in (inside / "plots").iterdir():
         assert "<script" not in plot.read_text()
 
 

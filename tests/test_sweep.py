@@ -272,3 +272,11 @@ def test_status_shows_a_sweep_while_it_runs(tmp_path):
     assert "2 cells: 1 finished, 1 waiting" in seen[1]
     missing = hrm_bench("nowhere", module="hrm_bench.status", cwd=tmp_path)
     assert (missing.returncode, missing.stderr.count("\n")) == (2, 1)
+
+
+def test_a_manifest_cannot_lead_out_of_its_folder(tmp_path):
+    names = {"../elsewhere": "out", "/etc": "out", "inside": "in"}
+    records.write_json(tmp_path / sweep.MANIFEST_FILE, {"command": "", "cells": names})
+    assert sweep.read_manifest(tmp_path) == {"inside": "in"}
+    (tmp_path / sweep.MANIFEST_FILE).write_text('{"cells": 3}')
+    assert sweep.read_manifest(tmp_path) == {}
