@@ -1,8 +1,10 @@
 """The mirror in W&B: complete, grouped, finished as the cell was, and never in the way."""
 
 import json
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -110,3 +112,19 @@ def test_disabled_means_that_nothing_is_written(tmp_path, monkeypatch):
     cfg = quick(logger="wandb")
     run_cell(cfg, tmp_path)
     assert not (cell_folder(cfg, tmp_path) / "wandb").exists()
+
+
+def test_a_server_that_never_answers_costs_a_cell_half_a_minute_at_most(tmp_path, monkeypatch):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        monkeypatch.setenv("WANDB_MODE", "online")
+        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        took = {}
+        for logger in ("none", "wandb"):
+            began = time.monotonic()
+            record = run_cell(quick("recipe.max_epochs=1", logger=logger), tmp_path / logger)
+            took[logger] = time.monotonic() - began
+    assert (record["status"], record["wandb"]) == ("finished", "offline")
+    assert took["wandb"] < took["none"] + 30
