@@ -87,16 +87,13 @@ def _run_locked(cfg: DictConfig, folder: Path, notes: list[str]) -> Record:
             mirror = tracking.Mirror(
                 cfg, name=folder.name, memory=record["memory"], folder=folder, run=before["run"] if before else None
             )
-            record["wandb"] = mirror.mode
             for row in before["history"] if before else []:
                 mirror.log(row)
             if before:
                 log.info("the cell goes on from its snapshot, after %d whole epochs", len(before["history"]))
             recorder = Recorder(folder, mirror, with_memory=record["memory"] != "none")
             record |= train_and_score(cfg, folder, recorder, marks=marks) | Record(status="finished")
-        except SystemExit:  # of submitit, which has queued its job again: that goes on with the cell
-            raise
-        except (stopping.Stopped, KeyboardInterrupt) as stop:  # the latter from a library, on a signal
+        except (stopping.Stopped, KeyboardInterrupt) as stop:  # the latter where no handler of ours could be set
             reason = str(stop) if isinstance(stop, stopping.Stopped) else "stopped"
             record |= Record(status="interrupted", reason=reason, log=str(folder / LOG_FILE))
         except Exception as error:
@@ -104,16 +101,17 @@ def _run_locked(cfg: DictConfig, folder: Path, notes: list[str]) -> Record:
             record |= Record(status="failed", reason=_reason(error), log=str(folder / LOG_FILE))
             if cfg.fail_fast:
                 stopping.request(stopping.FAIL_FAST)
-        finally:
-            if notes:
-                record["notes"] = notes
-            if "status" in record:
-                record = _close(folder, record)
-            if record.get("status") == "finished":
-                (folder / snapshots.SNAPSHOT_FILE).unlink(missing_ok=True)
-            if mirror is not None and "status" in record:
-                mirror.finish(record)
+        finally:  # what else is raised is of submitit, which has queued its job again: that goes on with the cell
             progress.clear(folder)
+        if notes:
+            record["notes"] = notes
+        if mirror is not None:
+            record["wandb"] = mirror.mode
+        record = _close(folder, record)
+        if record["status"] == "finished":
+            (folder / snapshots.SNAPSHOT_FILE).unlink(missing_ok=True)
+        if mirror is not None:
+            mirror.finish(record)
     return record
 
 

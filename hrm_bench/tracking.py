@@ -1,8 +1,10 @@
 """The mirror in W&B: a run a cell, in the cell's folder. Nothing is ever read back from it."""
 
+import functools
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import queue
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -17,62 +19,90 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 INIT_TIMEOUT = 15  # seconds to wait for a server before going on offline
+PATIENCE = 20.0  # seconds to wait for a run to begin, or to end
 
 
 Mode = Literal["offline", "online", "disabled"]
 
 
 class Mirror:
-    """The W&B run of one cell, or nothing at all where ``logger.mode`` is disabled."""
+    """The W&B run of one cell, or nothing at all where ``logger.mode`` is disabled.
+
+    A thread of its own talks to W&B, so that no cell waits for it but at its end, and there for PATIENCE at most.
+    """
 
     def __init__(self, cfg: DictConfig, *, name: str, memory: str, folder: Path, run: str | None = None) -> None:
         """``run`` is the id of the run that an earlier start of the cell began, to go on with."""
         config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
         config["memory"]["mode"] = memory  # as it is, not as it was asked for of a model that has none
-        # As it comes to be: offline where online is not to be had, and disabled where neither is, as on a full disk.
-        self.mode: Mode = "disabled"
+        begin = functools.partial(
+            _begin,
+            cfg.logger.mode,
+            project=cfg.logger.project,
+            group=cfg.experiment.name,
+            name=name,
+            tags=[f"model:{cfg.model.name}", f"memory:{memory}", f"data:{cfg.data.source}"],
+            config=config,
+            dir=folder,
+            id=run,
+            resume=None if run is None else "allow",
+        )
+        self._mode: Mode = "disabled"
         self._run: Run | None = None
-        with self._out_of_the_way():
-            self.mode, self._run = _begin(
-                cfg.logger.mode,
-                project=cfg.logger.project,
-                group=cfg.experiment.name,
-                name=name,
-                tags=[f"model:{cfg.model.name}", f"memory:{memory}", f"data:{cfg.data.source}"],
-                config=config,
-                dir=folder,
-                id=run,
-                resume=None if run is None else "allow",
-            )
-        self.run: str | None = None if self._run is None else self._run.id
+        self._known = run
+        self._begun, self._ended = threading.Event(), threading.Event()
+        self._work: queue.SimpleQueue[Callable[[Run], object] | None] = queue.SimpleQueue()
+        if cfg.logger.mode == "disabled":
+            self._begun.set()
+            self._ended.set()
+        else:
+            threading.Thread(target=self._talk, args=(begin,), daemon=True).start()
+
+    @property
+    def mode(self) -> Mode:
+        """As it came to be: offline where online is not to be had; disabled where neither is, as on a full disk."""
+        self._begun.wait(PATIENCE)
+        return self._mode
+
+    @property
+    def run(self) -> str | None:
+        """The run's id, as soon as it is known."""
+        return self._known if self._run is None else self._run.id
 
     def log(self, row: Epoch) -> None:
         """Add an epoch to the run's history."""
-        with self._out_of_the_way():
-            if self._run is not None:
-                self._run.log({key: value for key, value in row.items() if key != "epoch"}, step=row["epoch"])
+        values = {key: value for key, value in row.items() if key != "epoch"}
+        self._work.put(lambda run: run.log(values, step=row["epoch"]))
 
     def finish(self, record: Record) -> None:
         """End the run as the cell ended."""
-        with self._out_of_the_way():
-            if self._run is None:
-                return
+
+        def end(run: "Run") -> None:
             for split in ("validation", "test"):
                 for key, value in record.get(split, {}).items():  # type: ignore[attr-defined]
-                    self._run.summary[f"{split}/{key}"] = value
+                    run.summary[f"{split}/{key}"] = value
             for key in ("status", "reason", "identity", "parameters", "best_epoch", "causal", "characters_per_second"):
                 if key in record:
-                    self._run.summary[key] = record[key]  # type: ignore[literal-required]
-            self._run.finish(exit_code=0 if record["status"] == "finished" else 1)
+                    run.summary[key] = record[key]  # type: ignore[literal-required]
+            run.finish(exit_code=0 if record["status"] == "finished" else 1)
 
-    @contextmanager
-    def _out_of_the_way(self) -> Iterator[None]:
+        self._work.put(end)
+        self._work.put(None)
+        if not self._ended.wait(PATIENCE):
+            log.warning("W&B has not taken the run after %.0f s; what it lacks is in the cell's folder", PATIENCE)
+
+    def _talk(self, begin: "Callable[[], tuple[Mode, Run | None]]") -> None:
         """A mirror that breaks is no reason to break a cell: say so in its log, and go on without."""
         try:
-            yield
+            self._mode, self._run = begin()
+            self._begun.set()
+            while self._run is not None and (work := self._work.get()) is not None:
+                work(self._run)
         except Exception:
             log.exception("W&B failed; the cell goes on without it")
-            self._run = None
+        finally:
+            self._begun.set()
+            self._ended.set()
 
 
 def report(records: Sequence[Record], folder: Path) -> None:
