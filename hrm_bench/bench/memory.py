@@ -1,0 +1,90 @@
+"""Time and memory that a character costs in a long text: a carried memory beside attention to all that was read."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from hrm_bench.bench.processes import python
+from hrm_bench.bench.reading import AT_ONCE, read, reader, words
+from hrm_bench.bench.settings import Settings
+from hrm_bench.bench.table import Row, compare
+from hrm_bench.bench.timing import Place, at, interleave, timed
+
+MODEL = "infini_hrm"
+WINDOWS = (1, 16, 256, 4096)
+SMALL_WINDOWS = (1, 16, 64)
+FLAT_FROM = 16  # windows, that the longer texts are compared with
+LARGEST_AT_ONCE = 256  # windows of which the memory of one pass is measured
+MOST_SECONDS = 20.0  # that one reading may take
+TIMED_SECONDS = 0.05  # that a way takes in its turn at least, where it is repeated
+
+
+def measure(settings: Settings) -> Iterator[Row | str]:
+    """Rows of microseconds a character and of megabytes."""
+    for place in settings.places:
+        with at(place):
+            yield from _times(settings, place)
+    yield from _peaks(settings)
+
+
+def _times(settings: Settings, place: Place) -> Iterator[Row | str]:
+    ways: dict[str, Callable[[], None]] = {}
+    alone: dict[str, float] = {}  # seconds of one reading
+    sizes = _sizes(settings)
+    for model in (MODEL, AT_ONCE):
+        for before, number in zip((0, *sizes), sizes, strict=False):
+            if model == AT_ONCE and before:
+                expected = alone[_name(model, before)] * (number / before) ** 2
+                if expected > MOST_SECONDS:
+                    yield f"{model}, {place}: not at {number:,} windows, which would take about {expected:,.0f} s"
+                    break
+            name = _name(model, number)
+            own, overrides = words(model, number, settings.cfg(model).data.window)
+            ways[name] = partial(read, reader(settings.cfg(model, *overrides), place.device), own)
+            ways[name]()
+            alone[name] = timed(ways[name])
+    repeats = {name: max(1, round(TIMED_SECONDS / seconds)) for name, seconds in alone.items()}
+    times = interleave(ways, rounds=settings.few, warm_up=0, repeats=repeats)
+    window = settings.cfg(MODEL).data.window
+    costs = {
+        _name(model, number): [1e6 * each / (number * window) for each in times[_name(model, number)]]
+        for model in (MODEL, AT_ONCE)
+        for number in sizes
+        if _name(model, number) in times
+    }
+    yield from _rows(settings, "time a character", place, costs, unit="µs")
+
+
+def _peaks(settings: Settings) -> Iterator[Row | str]:
+    """Where the times end, so does this."""
+    place = settings.places[-1]._replace(threads=1)
+    costs: dict[str, list[float]] = {}
+    for model in (MODEL, AT_ONCE):
+        for number in _sizes(settings):
+            if model == AT_ONCE and number > LARGEST_AT_ONCE:
+                break
+            own, overrides = words(model, number, settings.cfg(model).data.window)
+            command = ["-m", "hrm_bench.bench.reading", place.device, str(own), *settings.words(model), *overrides]
+            _, printed = python(*command, cwd=Path.cwd())
+            costs[_name(model, number)] = [int(printed) / 2**20]
+    yield from _rows(settings, "memory of a text", place, costs, unit="MiB")
+
+
+def _rows(settings: Settings, what: str, on: object, costs: dict[str, list[float]], *, unit: str) -> Iterator[Row]:
+    """The memory's longer texts against the first that is to be flat, and the other model against it at each length."""
+    sizes = _sizes(settings)
+    flat = _name(MODEL, FLAT_FROM)
+    for number in sizes:
+        if number != FLAT_FROM:
+            yield compare(what, on, costs, _name(MODEL, number), flat, unit=unit)
+    for number in sizes:
+        if _name(AT_ONCE, number) in costs:
+            yield compare(what, on, costs, _name(AT_ONCE, number), _name(MODEL, number), unit=unit)
+
+
+def _name(model: str, number: int) -> str:
+    return f"{model} {number:,} windows"
+
+
+def _sizes(settings: Settings) -> tuple[int, ...]:
+    return SMALL_WINDOWS if settings.quick else WINDOWS
