@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hrm_bench.bench.settings import Settings, scored_batch, training_batches
 from hrm_bench.bench.subjects import bare, check_equal, ours, train_next, train_step
-from hrm_bench.bench.table import Row, compare
+from hrm_bench.bench.table import Row, compare, figure
 from hrm_bench.bench.timing import Place, at, interleave
 from hrm_bench.run import build
 
@@ -59,5 +59,5 @@ def _compare(settings: Settings, name: str, place: Place) -> Iterator[Row]:
     rates = {way: [flops[way] / each / 1e9 for each in seconds] for way, seconds in times.items()}
     rates["torch.mm"] = [max(found) for found in zip(*(rates[side] for side in products), strict=True)]
     for way in subjects:
-        note = f"{flops[way] / 1e9:.2f} GFLOP a step"
+        note = f"{figure(flops[way] / 1e9)} GFLOP a step"
         yield compare(f"{name}, training step", place, rates, way, "torch.mm", unit="GFLOP/s", note=note)
