@@ -10,8 +10,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from hrm_bench.bench import matmul, memory, overhead, peers, start, steps, sweep
-from hrm_bench.bench.settings import COMPILED, Settings, all_models, check_models
-from hrm_bench.bench.table import JSON_FILE, MARKDOWN_FILE, Row, Table, machine, show, write
+from hrm_bench.bench.settings import COMPILED, Settings, all_models, check_models, distinct_models
+from hrm_bench.bench.table import JSON_FILE, MARKDOWN_FILE, Row, Table, machine, show, told, write
 from hrm_bench.errors import UsageError, allowed, command
 
 USAGE = """\
@@ -24,7 +24,7 @@ python -m hrm_bench.bench [PART ...] [quick] [key=value ...]: how fast it is, as
   start      seconds to the help, to the first step, and to that of a sweep's next cell
   sweep      cells an hour, against plain training
   quick      all of it small, to see that it works
-  models=hrm,lstm      those of the parts that take several (default: all)
+  models=hrm,lstm      those of the parts that take several, or all (default: one of each class and number of levels)
   compiled=hrm         those that are compiled as well, or none
   out=multirun/bench   the folder of the table, as JSON and as Markdown"""
 Part = Callable[[Settings], Iterator[Row | str]]
@@ -59,7 +59,10 @@ def parse(words: Sequence[str]) -> tuple[list[str], Settings, Path]:
             )
     if faults:
         raise UsageError(*faults)
-    models = check_models("models", values["models"].split(",")) if values["models"] else tuple(all_models())
+    if values["models"] in ("", "all"):
+        models = tuple(distinct_models() if not values["models"] else all_models())
+    else:
+        models = check_models("models", values["models"].split(","))
     compiled: tuple[str, ...] = () if quick else COMPILED
     if values["compiled"]:
         named = values["compiled"].split(",")
@@ -81,6 +84,7 @@ def run(parts: Sequence[str], settings: Settings, out: Path) -> tuple[Table, boo
             try:
                 for found in PARTS[part](settings):
                     if isinstance(found, Row):
+                        print(f"  {told(found)}", file=sys.stderr, flush=True)
                         table.rows.append((part, found))
                     else:
                         table.remarks.append((part, found))

@@ -29,29 +29,27 @@ def measure(settings: Settings) -> Iterator[Row | str]:
 
 def _times(settings: Settings, place: Place) -> Iterator[Row | str]:
     ways: dict[str, Callable[[], None]] = {}
-    alone: dict[str, float] = {}  # seconds of one reading
-    sizes = _sizes(settings)
+    repeats: dict[str, int] = {}
+    characters: dict[str, int] = {}
     for model in (MODEL, AT_ONCE):
-        for before, number in zip((0, *sizes), sizes, strict=False):
-            if model == AT_ONCE and before:
-                expected = alone[_name(model, before)] * (number / before) ** 2
+        last, expected = 0, 0.0  # windows of the text before, and seconds that this one should take
+        for number in _sizes(settings):
+            window = settings.cfg(model).data.window
+            own, overrides = words(model, number, window)
+            reads = reader(settings.cfg(model, *overrides), place.device)
+            if model == AT_ONCE and last:
+                expected *= (number / last) ** 2
                 if expected > MOST_SECONDS:
                     yield f"{model}, {place}: not at {number:,} windows, which would take about {expected:,.0f} s"
                     break
+            read(reads, 1)  # of its own windows: all of a text that is read at once
+            expected = own * timed(partial(read, reads, 1))
             name = _name(model, number)
-            own, overrides = words(model, number, settings.cfg(model).data.window)
-            ways[name] = partial(read, reader(settings.cfg(model, *overrides), place.device), own)
-            ways[name]()
-            alone[name] = timed(ways[name])
-    repeats = {name: max(1, round(TIMED_SECONDS / seconds)) for name, seconds in alone.items()}
+            ways[name], characters[name] = partial(read, reads, own), number * window
+            repeats[name] = max(1, round(TIMED_SECONDS / expected))
+            last = number
     times = interleave(ways, rounds=settings.few, warm_up=0, repeats=repeats)
-    window = settings.cfg(MODEL).data.window
-    costs = {
-        _name(model, number): [1e6 * each / (number * window) for each in times[_name(model, number)]]
-        for model in (MODEL, AT_ONCE)
-        for number in sizes
-        if _name(model, number) in times
-    }
+    costs = {name: [1e6 * each / characters[name] for each in seconds] for name, seconds in times.items()}
     yield from _rows(settings, "time a character", place, costs, unit="µs")
 
 

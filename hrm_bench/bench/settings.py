@@ -26,6 +26,15 @@ def all_models() -> list[str]:
     return sorted(path.stem for path in (config.conf_folder() / "model").glob("*.yaml"))
 
 
+def distinct_models() -> list[str]:
+    """The first of each class and number of levels: what the others compute takes as long."""
+    found: dict[tuple[str, int], str] = {}
+    for name in all_models():
+        model = config.compose("data=sample", f"model={name}").model
+        found.setdefault((model._target_, len(model.get("periods", ()))), name)
+    return list(found.values())
+
+
 @dataclass(frozen=True)
 class Settings:
     """What was asked for. ``quick``: small models, few rounds, and nothing compiled."""
@@ -37,7 +46,7 @@ class Settings:
     @property
     def rounds(self) -> int:
         """Of short measurements."""
-        return 3 if self.quick else 11
+        return 3 if self.quick else 9
 
     @property
     def few(self) -> int:

@@ -85,6 +85,11 @@ def _spread(found: Quartiles) -> str:
     return f"{figure(found.median)} [{figure(found.low)}, {figure(found.high)}]"
 
 
+def told(row: Row) -> str:
+    """The row in a line, for whoever waits for the others."""
+    return f"{row.what}, {row.on}: {_spread(row.ratio)} {row.of}"
+
+
 def lines(rows: Iterable[tuple[str, Row]]) -> list[list[str]]:
     """The cells of each row, as a reader sees them."""
     return [
@@ -105,17 +110,17 @@ def lines(rows: Iterable[tuple[str, Row]]) -> list[list[str]]:
 
 def caption(table: Table) -> str:
     """What was measured on, and how far the figures can be believed."""
-    told = table.machine
-    gpu = f", {told['gpu']}" if told["gpu"] else ""
+    on = table.machine
+    gpu = f", {on['gpu']}" if on["gpu"] else ""
     said = [
-        f"{told['processor']}, {told['cores']} cores{gpu}; PyTorch {told['torch']}, Lightning {told['lightning']}, "
-        f"Python {told['python']}. Ratios: median [quartiles] over rounds in which the ways took turns; first and "
+        f"{on['processor']}, {on['cores']} cores{gpu}; PyTorch {on['torch']}, Lightning {on['lightning']}, "
+        f"Python {on['python']}. Ratios: median [quartiles] over rounds in which the ways took turns; first and "
         "second: medians."
     ]
     if table.quick:
         said.append("Quick: small models and few rounds, which show that the program works and nothing else.")
-    if told["load"] > BUSY * told["cores"]:
-        said.append(f"The machine was busy (load {told['load']:.1f}): these figures are provisional.")
+    if on["load"] > BUSY * on["cores"]:
+        said.append(f"The machine was busy (load {on['load']:.1f}): these figures are provisional.")
     return " ".join(said)
 
 
