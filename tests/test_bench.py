@@ -19,7 +19,7 @@ from hrm_bench.bench.timing import WARM_UP, Place, Quartiles, interleave, quarti
 from hrm_bench.errors import UsageError
 
 ONE_THREAD = Place("cpu", 1)
-QUICK = Settings(quick=True, models=("hrm", "transformer"), compiled=())
+QUICK = Settings(quick=True, models=("hrm", "transformer"), compiled=(), seeds=2)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -136,6 +136,7 @@ def test_a_part_that_breaks_off_is_named_and_the_others_go_on(tmp_path, monkeypa
         ("step", "step: not understood; allowed are steps, overhead"),
         ("models=hmr", "models=hmr: allowed are hrm.*; try models=hrm$"),
         ("compiled=hmr", "compiled=hmr: allowed are"),
+        ("seeds=none", "seeds=none: must be a whole number, at least 1; try seeds=2"),
     ],
 )
 def test_what_is_not_understood_is_told_in_a_line(word, told):
@@ -145,13 +146,11 @@ def test_what_is_not_understood_is_told_in_a_line(word, told):
 
 
 def test_words_choose_parts_models_and_what_is_compiled():
-    parts, settings, out = bench.parse(["sweep", "steps", "quick", "models=lstm,hrm", "compiled=hrm", "out=there"])
-    assert (parts, settings.models, settings.compiled, str(out)) == (
-        ["steps", "sweep"],
-        ("lstm", "hrm"),
-        ("hrm",),
-        "there",
+    parts, settings, out = bench.parse(
+        ["sweep", "steps", "quick", "models=lstm,hrm", "compiled=hrm", "seeds=4", "out=there"]
     )
+    assert (parts, str(out)) == (["steps", "sweep"], "there")
+    assert settings == Settings(quick=True, models=("lstm", "hrm"), compiled=("hrm",), seeds=4)
     parts, settings, _ = bench.parse([])
     assert parts == list(bench.PARTS)
     assert {"hrm", "infini_hrm", "hrm_memory", "lct_1layer", "lct_2layer", "transformer", "lstm", "trm"} <= {

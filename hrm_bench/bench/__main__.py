@@ -26,6 +26,7 @@ python -m hrm_bench.bench [PART ...] [quick] [key=value ...]: how fast it is, as
   quick      all of it small, to see that it works
   models=hrm,lstm      those of the parts that take several, or all (default: one of each class and number of levels)
   compiled=hrm         those that are compiled as well, or none
+  seeds=2              cells of the sweep, which has one of each
   out=multirun/bench   the folder of the table, as JSON and as Markdown"""
 Part = Callable[[Settings], Iterator[Row | str]]
 PARTS: dict[str, Part] = {
@@ -38,12 +39,13 @@ PARTS: dict[str, Part] = {
     "sweep": sweep.measure,
 }
 OUT = "multirun/bench"
+SEEDS = "2"
 CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 def parse(words: Sequence[str]) -> tuple[list[str], Settings, Path]:
     """The parts, how large, and where to write. Raises UsageError, a line a fault."""
-    values = {"models": "", "compiled": "", "out": OUT}
+    values = {"models": "", "compiled": "", "seeds": SEEDS, "out": OUT}
     parts, quick, faults = [], False, []
     for word in words:
         key, sign, text = word.partition("=")
@@ -57,6 +59,8 @@ def parse(words: Sequence[str]) -> tuple[list[str], Settings, Path]:
             faults.append(
                 f"{word}: not understood; allowed are {allowed([*PARTS, 'quick', *(f'{k}=' for k in values)])}"
             )
+    if not (values["seeds"].isdecimal() and int(values["seeds"])):
+        faults.append(f"seeds={values['seeds']}: must be a whole number, at least 1; try seeds={SEEDS}")
     if faults:
         raise UsageError(*faults)
     if values["models"] in ("", "all"):
@@ -67,11 +71,8 @@ def parse(words: Sequence[str]) -> tuple[list[str], Settings, Path]:
     if values["compiled"]:
         named = values["compiled"].split(",")
         compiled = () if named == ["none"] else check_models("compiled", named)
-    return (
-        [part for part in PARTS if part in parts or not parts],
-        Settings(quick, models, compiled),
-        Path(values["out"]),
-    )
+    settings = Settings(quick, models, compiled, int(values["seeds"]))
+    return [part for part in PARTS if part in parts or not parts], settings, Path(values["out"])
 
 
 def run(parts: Sequence[str], settings: Settings, out: Path) -> tuple[Table, bool]:

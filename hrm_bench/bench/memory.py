@@ -31,9 +31,10 @@ def _times(settings: Settings, place: Place) -> Iterator[Row | str]:
     ways: dict[str, Callable[[], None]] = {}
     repeats: dict[str, int] = {}
     characters: dict[str, int] = {}
+    sizes = _sizes(settings) if place.threads == 1 else _sizes(settings)[:-1]
     for model in (MODEL, AT_ONCE):
         last, expected = 0, 0.0  # windows of the text before, and seconds that this one should take
-        for number in _sizes(settings):
+        for number in sizes:
             window = settings.cfg(model).data.window
             own, overrides = words(model, number, window)
             reads = reader(settings.cfg(model, *overrides), place.device)
@@ -70,12 +71,11 @@ def _peaks(settings: Settings) -> Iterator[Row | str]:
 
 def _rows(settings: Settings, what: str, on: object, costs: dict[str, list[float]], *, unit: str) -> Iterator[Row]:
     """The memory's longer texts against the first that is to be flat, and the other model against it at each length."""
-    sizes = _sizes(settings)
     flat = _name(MODEL, FLAT_FROM)
-    for number in sizes:
-        if number != FLAT_FROM:
+    for number in _sizes(settings):
+        if number != FLAT_FROM and _name(MODEL, number) in costs:
             yield compare(what, on, costs, _name(MODEL, number), flat, unit=unit)
-    for number in sizes:
+    for number in _sizes(settings):
         if _name(AT_ONCE, number) in costs:
             yield compare(what, on, costs, _name(AT_ONCE, number), _name(MODEL, number), unit=unit)
 

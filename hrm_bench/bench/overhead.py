@@ -32,7 +32,7 @@ def measure(settings: Settings) -> Iterator[Row | str]:
 
 
 def _compare(settings: Settings, place: Place) -> Iterator[Row]:
-    epochs = WARM_UP + settings.rounds
+    epochs = WARM_UP + 2 * settings.few
     words = [f"trainer.accelerator={'gpu' if place.device == 'cuda' else 'cpu'}", "recipe.patience=1000"]
     words.append("logger.mode=offline")
     cfg = settings.cfg(MODEL, *words, f"recipe.max_epochs={epochs + 1}")

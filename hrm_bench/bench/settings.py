@@ -37,11 +37,12 @@ def distinct_models() -> list[str]:
 
 @dataclass(frozen=True)
 class Settings:
-    """What was asked for. ``quick``: small models, few rounds, and nothing compiled."""
+    """What was asked for. ``quick``: small models and few rounds."""
 
     quick: bool
     models: tuple[str, ...]
     compiled: tuple[str, ...]
+    seeds: int  # cells of a sweep
 
     @property
     def rounds(self) -> int:
@@ -76,9 +77,8 @@ class Settings:
         return config.compose(*self.words(model), *words)
 
     def is_compiled(self, model: str, place: Place) -> bool:
-        """Whether the model is also measured compiled: on two threads the first alone, since each costs as much."""
-        chosen = self.compiled[:1] if place.threads > 1 else self.compiled
-        return model in chosen
+        """Whether the model is also measured compiled: not on a second thread, which would compile all of it again."""
+        return model in self.compiled and place.threads == 1
 
 
 def check_models(key: str, names: list[str]) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ def measure(settings: Settings) -> Iterator[Row | str]:
             with at(place):
                 yield from _compare(settings, name, place)
     if settings.compiled:
-        yield f"compiled as well: {', '.join(settings.compiled)}, of which two threads run the first"
+        yield f"compiled as well, on one thread: {', '.join(settings.compiled)}"
 
 
 def _compare(settings: Settings, name: str, place: Place) -> Iterator[Row]:

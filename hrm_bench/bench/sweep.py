@@ -24,7 +24,6 @@ from hrm_bench.run import build, load_windows
 
 MODEL = "hrm"
 FIRST_SEED = 42
-SEEDS = 2  # cells of a sweep
 ROUNDS = 2
 LAUNCHERS = ("serial", "joblib")
 PLAIN = "plain, in turn"
@@ -41,15 +40,15 @@ def measure(settings: Settings) -> Iterator[Row | str]:
     rates: dict[str, list[float]] = {way: [] for way in (PLAIN, *launchers)}
     epochs: list[int] = []
     for turn in range(1 if settings.quick else ROUNDS):
-        seeds = [FIRST_SEED + SEEDS * turn + index for index in range(SEEDS)]
+        seeds = [FIRST_SEED + settings.seeds * turn + index for index in range(settings.seeds)]
         for launcher in launchers:
             seconds, took = _sweep(words, seeds, launcher)
-            rates[launcher].append(3600 * SEEDS / seconds)
+            rates[launcher].append(3600 * settings.seeds / seconds)
         epochs += took.values()
         with at(Place("cpu", 1)), no_collection():
             seconds = timed(partial(_train_plainly, words, took))
-        rates[PLAIN].append(3600 * SEEDS / seconds)
-    note = f"{SEEDS} cells of {MODEL} at once, {min(epochs)} to {max(epochs)} epochs"
+        rates[PLAIN].append(3600 * settings.seeds / seconds)
+    note = f"{settings.seeds} cells of {MODEL}, {min(epochs)} to {max(epochs)} epochs each"
     for launcher in launchers:
         yield compare(
             f"sweep of {source}", f"{os.cpu_count()} cores", rates, launcher, PLAIN, unit="cells/h", note=note
