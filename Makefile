@@ -9,7 +9,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test_lowest check reproduce exp1 exp2 exp2_as_published supervision causal_mask hierarchy plateau \
-	memory_matrix experiments report dashboard clean
+	memory_matrix experiments report dashboard bench clean
 
 help: ## Show this help
 	@grep -hE '^[a-z0-9_]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -77,6 +77,10 @@ report: setup ## The report of all sweeps in multirun/, again, from their record
 
 dashboard: setup ## A W&B workspace that compares model, memory and seed; needs `wandb login`
 	$(BIN)/python -m hrm_bench.dashboard $(ARGS)
+
+bench: setup ## How fast it is, as ratios: against plain code, peers and the machine (some ten minutes)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[peers]'
+	$(BIN)/python -m hrm_bench.bench $(ARGS)
 
 clean: ## Remove both .venv and caches; multirun/ is kept
 	rm -rf $(VENV) $(LOWEST) *.egg-info .pytest_cache .mypy_cache .ruff_cache dist build
