@@ -7,13 +7,14 @@ random states, and patience that runs out. Exit status 1 where a record or a wei
 import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
+from commands import start
 from conftest import SMALL
 from test_run import figures, weights
 
@@ -21,38 +22,40 @@ from hrm_bench import progress, records
 
 SWEEP = [
     *SMALL,
-    *("data.train_chars=4000", "data.validation_chars=500", "data.test_chars=500", "data.order=contiguous"),
-    *("data.windows_per_sample=2", "recipe.max_epochs=12", "recipe.patience=2", "recipe.learning_rate=0.01"),
+    *("data.train_chars=2000", "data.validation_chars=200", "data.test_chars=200", "data.order=contiguous"),
+    *("data.windows_per_sample=2", "recipe.max_epochs=8", "recipe.patience=2", "recipe.learning_rate=0.01"),
     *("trainer.snapshot_seconds=0.05", "logger=none", "model=hrm,lct_2layer,infini_hrm,hrm_memory", "memory=carry"),
     *("seed=1,2,3", "-m"),
 ]
-SECONDS_AT_WORK = 0.8  # after it was first seen to train, a sweep lives at most so long
 
 
-def start(folder: Path, launcher: str) -> subprocess.Popen[bytes]:
+def launch(folder: Path, launcher: str) -> BaseProcess:
+    told = folder.parent / "told.txt"
     words = [*SWEEP, f"launcher={launcher}", f"hydra.sweep.dir={folder}"]
-    with (folder.parent / "told.txt").open("ab") as told:
-        return subprocess.Popen(
-            [sys.executable, "-m", "hrm_bench", *words], stdout=told, stderr=told, start_new_session=True
-        )
+    return start(*words, cwd=folder.parent, out=told, err=told)
 
 
-def kill(folder: Path, launcher: str, chance: random.Random) -> str:
-    """Start the sweep, let it work for a moment, kill all of its processes; what it was doing, or how it ended."""
+def end(process: BaseProcess) -> int | None:
+    process.join()
+    return process.exitcode
+
+
+def kill(folder: Path, launcher: str, seconds: float) -> str:
+    """Start the sweep, let it work for so long, kill all of its processes; what it was doing, or how it ended."""
     began = time.time()
-    process = start(folder, launcher)
-    while process.poll() is None and not any(
+    process = launch(folder, launcher)
+    while process.is_alive() and not any(
         path.stat().st_mtime > began for path in folder.glob(f"*/{progress.PROGRESS_FILE}")
     ):
         time.sleep(0.01)
-    time.sleep(chance.uniform(0, SECONDS_AT_WORK))
-    ended = process.poll()
-    if ended is None:
+    time.sleep(seconds)
+    killed = process.is_alive()
+    if killed:
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    ended = end(process)
     finished = sum(map(records.is_finished, records.read_all(folder)))
     snapshots = len(list(folder.glob("*/last.ckpt")))
-    return f"ended with status {ended}" if ended is not None else f"{finished} of 12 finished, {snapshots} snapshots"
+    return f"{finished} of 12 finished, {snapshots} snapshots" if killed else f"ended with status {ended}"
 
 
 def differences(ours: Path, theirs: Path) -> list[str]:
@@ -72,21 +75,24 @@ def differences(ours: Path, theirs: Path) -> list[str]:
 
 
 def main(words: list[str]) -> int:
+    """Each start lives, from when it trains, for a random part of what brings the sweep to its end with the last."""
     asked = {"kills": "20", "launcher": "serial,joblib", "seed": "0"} | dict(word.split("=") for word in words)
     chance = random.Random(int(asked["seed"]))
     with tempfile.TemporaryDirectory() as name:
         alone = Path(name) / "alone"
-        began = time.monotonic()
-        if start(alone, "joblib").wait():
+        if end(launch(alone, "serial")):
             print((alone.parent / "told.txt").read_text())
             return 1
-        print(f"undisturbed, joblib: {time.monotonic() - began:.0f} s", flush=True)
+        work = sum(record["seconds"] for record in records.read_all(alone))
+        print(f"undisturbed: {work:.0f} s in its cells", flush=True)
         found = []
         for launcher in asked["launcher"].split(","):
             folder = Path(name) / launcher
             for number in range(1, int(asked["kills"]) + 1):
-                print(f"{launcher}, kill {number}: {kill(folder, launcher, chance)}", flush=True)
-            status = start(folder, launcher).wait()
+                at_once = 1 if launcher == "serial" else os.cpu_count() or 1
+                seconds = chance.uniform(0, 2 * work / at_once / int(asked["kills"]))
+                print(f"{launcher}, kill {number}: {kill(folder, launcher, seconds)}", flush=True)
+            status = end(launch(folder, launcher))
             told = differences(folder, alone)
             print(f"{launcher}: last start ended with status {status}; {len(told)} of 12 cells differ", flush=True)
             found += told

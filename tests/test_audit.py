@@ -1,8 +1,8 @@
 """Which loss reaches which part: the documents' own table, measured; and the audit's command."""
 
 import pytest
+from commands import hrm_bench
 from conftest import SMALL, small
-from test_cli import hrm_bench
 
 from hrm_bench.audit import gradient_coverage
 

@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+from commands import hrm_bench
 from conftest import MODELS, ROOT
 from hydra.errors import MissingConfigException
 from test_run import QUICK, figures
@@ -19,24 +20,12 @@ from hrm_bench.errors import explain
 QUICK_CELL = [*QUICK, "recipe.max_epochs=1"]
 
 
-def hrm_bench(*words, cwd, module="hrm_bench", **environment):
-    return subprocess.run(
-        [sys.executable, "-m", module, *words],
-        cwd=cwd,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-
-
 def cells(folder):
     return {record["identity"]: figures(record) for record in records.read_all(folder)}
 
 
 def test_one_cell_shows_its_progress_its_table_and_its_folder(tmp_path):
-    done = hrm_bench(*QUICK, cwd=tmp_path)
+    done = hrm_bench(*QUICK, cwd=tmp_path, forked=False)
     assert done.returncode == 0, done.stderr
     assert re.search(r"cell 1 of 1: hrm seed 42: best epoch \d, validation perplexity [\d.]+, test [\d.]+", done.stderr)
     assert len(done.stderr.splitlines()) == 1  # no warning is left

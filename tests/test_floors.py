@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 import torch
-from test_cli import hrm_bench as command
+from commands import hrm_bench as command
 
 import hrm_bench
 from hrm_bench.data.vocabulary import CHARACTERS, encode

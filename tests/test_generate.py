@@ -8,8 +8,8 @@ import sys
 
 import pytest
 import torch
+from commands import hrm_bench
 from conftest import MODELS, random_batch, small, train, trainer
-from test_cli import hrm_bench
 from test_run import quick
 from torch.utils.data import DataLoader
 

@@ -10,12 +10,14 @@ import sys
 import time
 import uuid
 from pathlib import Path
+from typing import NamedTuple
 
 import hydra
 import pytest
 import torch
+from commands import hrm_bench
 from hydra.core.singleton import Singleton
-from test_cli import QUICK_CELL, cells, hrm_bench
+from test_cli import QUICK_CELL, cells
 from test_run import weights
 
 from hrm_bench import compose
@@ -23,36 +25,44 @@ from hrm_bench.config import conf_folder
 from hrm_bench.run import run_cell
 
 WORDS = [*QUICK_CELL, "data.validation_chars=80", "data.test_chars=80", "logger=none"]
-LISTS = {"model": ["hrm", "lct_1layer", "infini_hrm"], "memory": ["reset", "carry"], "seed": ["1", "2", "3"]}
-SWEEP = [*(f"{name}={','.join(values)}" for name, values in LISTS.items()), *WORDS, "-m"]
-NUM_CELLS = 12  # a model without memory is the same cell in either mode
+LISTS = {"model": ["hrm", "lct_1layer", "infini_hrm"], "memory": ["reset", "carry"]}
+CELLS_A_SEED = 4  # a model without memory is the same cell in either mode
 PLACE = Path("multirun", "custom")
 
 
-@pytest.fixture(scope="module")
-def in_turn(tmp_path_factory):
-    """The folder of the sweep's cells, run one after another in this process."""
+class InTurn(NamedTuple):
+    """A sweep, and the folder of its cells, run one after another in this process."""
+
+    words: list[str]
+    folder: Path
+    num_cells: int
+
+
+@pytest.fixture(scope="module", params=[1, pytest.param(3, marks=pytest.mark.slow)], ids=["4 cells", "12 cells"])
+def in_turn(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("serial")
-    for values in itertools.product(*LISTS.values()):
-        named = [f"{name}={value}" for name, value in zip(LISTS, values, strict=True)]
+    lists = LISTS | {"seed": [str(seed) for seed in range(request.param)]}
+    for values in itertools.product(*lists.values()):
+        named = [f"{name}={value}" for name, value in zip(lists, values, strict=True)]
         run_cell(compose(*WORDS, *named), folder)
-    return folder
+    words = [*(f"{name}={','.join(values)}" for name, values in lists.items()), *WORDS, "-m"]
+    return InTurn(words, folder, CELLS_A_SEED * request.param)
 
 
 def assert_same(folder, reference):
     """Two sweeps' records say the same, and their weights are equal to the bit."""
-    assert cells(folder) == cells(reference)
-    names = [path.parent.name for path in reference.glob("*/record.json")]
-    assert len(names) == NUM_CELLS
+    assert cells(folder) == cells(reference.folder)
+    names = [path.parent.name for path in reference.folder.glob("*/record.json")]
+    assert len(names) == reference.num_cells
     for name in names:
-        ours, theirs = weights(folder / name), weights(reference / name)
+        ours, theirs = weights(folder / name), weights(reference.folder / name)
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
-def assert_shows_cells_alone(told):
+def assert_shows_cells_alone(told, num_cells):
     """The terminal has a line a cell, and nothing of the engine's own."""
     places = [line.split(":")[0] for line in told.splitlines()]
-    assert sorted(places) == sorted(f"cell {k + 1} of {NUM_CELLS}" for k in range(NUM_CELLS)), told
+    assert sorted(places) == sorted(f"cell {k + 1} of {num_cells}" for k in range(num_cells)), told
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +84,9 @@ def ray_cluster():
 
 
 def test_two_nodes_of_ray_give_the_records_and_weights_of_cells_in_turn(in_turn, ray_cluster, tmp_path):
-    done = hrm_bench(*SWEEP, "launcher=ray", f"hydra.launcher.ray.init.address={ray_cluster}", cwd=tmp_path)
+    done = hrm_bench(*in_turn.words, "launcher=ray", f"hydra.launcher.ray.init.address={ray_cluster}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert_shows_cells_alone(done.stderr)
+    assert_shows_cells_alone(done.stderr, in_turn.num_cells)
     assert_same(tmp_path / PLACE, in_turn)
     # A node has one core, so that two cells at a time are at work on both.
     began = sorted(path.stat().st_mtime for path in tmp_path.glob(f"{PLACE}/*/config.yaml"))
@@ -87,6 +97,7 @@ def test_two_nodes_of_ray_give_the_records_and_weights_of_cells_in_turn(in_turn,
 LAUNCH_ON_RAY = """
 import os, signal, sys
 from pathlib import Path
+from typing import NamedTuple
 
 from hydra_plugins.hrm_bench_launcher import CellLauncher
 from hydra_plugins.hydra_ray_launcher.ray_launcher import RayLauncher
@@ -114,16 +125,16 @@ def test_a_signal_is_still_the_sweeps_own_when_ray_has_begun(ray_cluster, tmp_pa
 def test_jobs_of_submitit_give_the_same_where_one_is_told_that_its_time_is_up(in_turn, tmp_path):
     if not Path("/proc/self/fd").exists():
         pytest.skip("which job has a cell at work is read from /proc")
-    command = [sys.executable, "-m", "hrm_bench", *SWEEP, "launcher=slurm_rehearsal"]
+    command = [sys.executable, "-m", "hrm_bench", *in_turn.words, "launcher=slurm_rehearsal"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as sweep:
         while not signal_one_that_trains(tmp_path / PLACE) and sweep.poll() is None:
             time.sleep(0.05)
         _, errors = sweep.communicate(timeout=240)
     assert sweep.returncode == 0, errors
-    assert_shows_cells_alone(errors)
+    assert_shows_cells_alone(errors, in_turn.num_cells)
     assert_same(tmp_path / PLACE, in_turn)
     logs = [path.read_text() for path in tmp_path.glob(f"{PLACE}/.submitit/*/*_log.out")]
-    assert len(logs) == NUM_CELLS
+    assert len(logs) == in_turn.num_cells
     (told,) = [log for log in logs if "Caught signal SIGUSR2" in log]
     assert "Requeued job" in told
     assert told.count("Starting with JobEnvironment") == 2

@@ -3,8 +3,8 @@
 import re
 import subprocess
 
+from commands import hrm_bench
 from conftest import ROOT
-from test_cli import hrm_bench
 
 from hrm_bench import records
 

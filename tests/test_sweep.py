@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_cli import QUICK_CELL, hrm_bench
+from commands import hrm_bench
+from test_cli import QUICK_CELL
 from test_resume import SHORT, stopped_after
 from test_run import figures, quick
 
