@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
-TESTS := $(BIN)/python -m pytest -n 2 -m 'not slow'
+TESTS := $(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
 RUN := $(BIN)/python -m hrm_bench -m launcher=joblib
 LOWEST := .venv-lowest
 ARGS ?=
@@ -39,7 +39,7 @@ $(LOWEST)/ready: pyproject.toml constraints-lowest.txt
 	@touch $@
 
 test_lowest: $(LOWEST)/ready ## Run the tests with the lowest versions that pyproject.toml allows
-	$(LOWEST)/bin/python -m pytest -n 2 -m 'not slow'
+	$(LOWEST)/bin/python -m pytest -n 2 --dist worksteal -m 'not slow'
 
 check: setup ## What to run before a commit: style, types, tests
 	$(BIN)/ruff check .

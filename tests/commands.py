@@ -7,6 +7,7 @@ import atexit
 import multiprocessing
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,7 @@ FORKED.set_forkserver_preload(["lightning", "scipy.stats", "hydra"])
 def hrm_bench(*words, cwd, module="hrm_bench", forked=True, **environment):
     """``python -m MODULE WORDS`` in a folder: how it ended, and what it printed."""
     command, environment = [sys.executable, "-m", module, *words], os.environ | environment
-    if not forked or "PYTHONPATH" in environment:
+    if not forked:
         pipes = {"capture_output": True, "text": True}
         return subprocess.run(command, cwd=cwd, env=environment, timeout=SECONDS, check=False, **pipes)
     with tempfile.TemporaryDirectory() as name:
@@ -43,12 +44,13 @@ def start(*words, cwd, module="hrm_bench", environment=os.environ, out, err):
 
 def _become(module, words, cwd, environment, out, err):
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a background shell has ignored
     for path, number in ((out, 1), (err, 2)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
-    sys.path.insert(0, str(cwd))
+    sys.path[:0] = [str(cwd), *environment.get("PYTHONPATH", "").split(os.pathsep)]
     sys.argv = [module, *words]
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -1,5 +1,6 @@
 """What the tests share: small configs, and models trained for a few steps."""
 
+import copy
 import functools
 import os
 from pathlib import Path
@@ -20,10 +21,19 @@ MODELS = sorted(path.stem for path in (conf_folder() / "model").glob("*.yaml"))
 SMALL = ["data=sample", "data.window=8", "model.width=16", "model.num_heads=2", "model.hidden_width=24"]
 
 
+# A tenth of a second each, and most tests ask for one that others ask for too.
+_composed = functools.cache(hrm_bench.compose)
+
+
+def compose(*overrides):
+    """What ``hrm_bench.compose`` gives, composed once."""
+    return copy.deepcopy(_composed(*overrides))
+
+
 @functools.cache
 def keys(name):
     """What the config of a model can set."""
-    return set(hrm_bench.compose("data=sample", f"model={name}").model)
+    return set(_composed("data=sample", f"model={name}").model)
 
 
 def having(key):
@@ -39,7 +49,7 @@ def fitting(*words):
 
 def small(*overrides):
     """A small model of the same architecture, on windows of 8 characters."""
-    return hrm_bench.build(hrm_bench.compose(*fitting(*SMALL, *overrides)))
+    return hrm_bench.build(_composed(*fitting(*SMALL, *overrides)))
 
 
 def random_batch(num_lanes, length, seed=0):

@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from commands import hrm_bench
+from commands import hrm_bench, start
 from conftest import MODELS, ROOT
 from hydra.errors import MissingConfigException
 from test_run import QUICK, figures
@@ -118,18 +118,19 @@ def test_a_failed_cell_is_named_and_the_others_go_on(tmp_path):
 
 
 def started(*words, cwd):
-    """A command that runs beside the test, with the signals of a terminal, once its first cell trains."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "hrm_bench", *words],
-        cwd=cwd,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background shell has it ignored
-    )
+    """A command that runs beside the test, once its first cell trains."""
+    process = start(*words, cwd=cwd, out=cwd / "out", err=cwd / "err")
     deadline = time.monotonic() + 120
     while not list(cwd.glob("multirun/custom/*/progress.json")) and time.monotonic() < deadline:
         time.sleep(0.1)
     return process
+
+
+def ended(process, number, *, cwd):
+    """What a command that runs beside the test has told when it has ended, after a signal."""
+    os.kill(process.pid, number)
+    process.join(60)
+    return (cwd / "err").read_text()
 
 
 LONG = [*QUICK, "recipe.max_epochs=400", "recipe.patience=400", "logger=none"]
@@ -138,9 +139,8 @@ LONG = [*QUICK, "recipe.max_epochs=400", "recipe.patience=400", "logger=none"]
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "TERM"])
 def test_an_interrupted_cell_leaves_what_it_goes_on_from_and_says_how(number, status, tmp_path):
     process = started(*LONG, cwd=tmp_path)
-    process.send_signal(number)
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == status, told
+    told = ended(process, number, cwd=tmp_path)
+    assert process.exitcode == status, told
     assert f"to go on:\n  python -m hrm_bench {' '.join(LONG)}\n" in told
     assert "Traceback" not in told
     (record,) = records.read_all(tmp_path / "multirun" / "custom")
@@ -151,9 +151,8 @@ def test_an_interrupted_cell_leaves_what_it_goes_on_from_and_says_how(number, st
 
 def test_all_cells_of_an_interrupted_sweep_stop_wherever_they_run(tmp_path):
     process = started(*LONG, "seed=1,2,3", "launcher=joblib", "-m", cwd=tmp_path)
-    process.send_signal(signal.SIGTERM)  # to the sweep alone, not to the processes of its cells
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == 143, told
+    told = ended(process, signal.SIGTERM, cwd=tmp_path)  # sent to the sweep alone, not to the processes of its cells
+    assert process.exitcode == 143, told
     assert "interrupted: 0 of 3 cells are finished, " in told
     found = list(records.read_all(tmp_path / "multirun" / "custom"))
     assert found

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import hydra
 import pytest
 import torch
-from commands import hrm_bench
+from commands import hrm_bench, start
 from hydra.core.singleton import Singleton
 from test_cli import QUICK_CELL, cells
 from test_run import weights
@@ -125,12 +125,13 @@ def test_a_signal_is_still_the_sweeps_own_when_ray_has_begun(ray_cluster, tmp_pa
 def test_jobs_of_submitit_give_the_same_where_one_is_told_that_its_time_is_up(in_turn, tmp_path):
     if not Path("/proc/self/fd").exists():
         pytest.skip("which job has a cell at work is read from /proc")
-    command = [sys.executable, "-m", "hrm_bench", *in_turn.words, "launcher=slurm_rehearsal"]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as sweep:
-        while not signal_one_that_trains(tmp_path / PLACE) and sweep.poll() is None:
-            time.sleep(0.05)
-        _, errors = sweep.communicate(timeout=240)
-    assert sweep.returncode == 0, errors
+    err = tmp_path / "err"
+    sweep = start(*in_turn.words, "launcher=slurm_rehearsal", cwd=tmp_path, out=tmp_path / "out", err=err)
+    while not signal_one_that_trains(tmp_path / PLACE) and sweep.is_alive():
+        time.sleep(0.05)
+    sweep.join(240)
+    errors = err.read_text()
+    assert sweep.exitcode == 0, errors
     assert_shows_cells_alone(errors, in_turn.num_cells)
     assert_same(tmp_path / PLACE, in_turn)
     logs = [path.read_text() for path in tmp_path.glob(f"{PLACE}/.submitit/*/*_log.out")]

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from conftest import SMALL
+from conftest import SMALL, compose
 from omegaconf import OmegaConf
 
 import hrm_bench
@@ -21,7 +21,7 @@ TIMINGS = {"seconds", "train_seconds", "characters_per_second", "peak_memory"}
 
 
 def quick(*overrides, logger="none"):
-    return hrm_bench.compose(*QUICK, f"logger={logger}", *overrides)
+    return compose(*QUICK, f"logger={logger}", *overrides)
 
 
 def figures(record):

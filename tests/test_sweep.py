@@ -4,11 +4,10 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from commands import hrm_bench
+from commands import hrm_bench, start
 from test_cli import QUICK_CELL
 from test_resume import SHORT, stopped_after
 from test_run import figures, quick
@@ -50,12 +49,12 @@ class CountedHRM(HRM):
 def test_two_sweeps_of_the_same_cells_at_once_train_each_cell_once(tmp_path):
     lists = ["model.update=sequential,simultaneous", "seed=1,2,3,4,5,6"]
     words = [*NO_LOGGER, *SHORT, *lists, "model._target_=test_sweep.CountedHRM", "hydra.sweep.dir=both", "-m"]
-    command = [sys.executable, "-m", "hrm_bench", *words]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "COUNT": str(tmp_path / "count")}
-    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    both = [subprocess.Popen(command, cwd=tmp_path, env=environment, **pipes) for _ in range(2)]
-    told = [process.communicate(timeout=200)[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0], told
+    told = tmp_path / "told"
+    both = [start(*words, cwd=tmp_path, environment=environment, out=told, err=told) for _ in range(2)]
+    for process in both:
+        process.join(200)
+    assert [process.exitcode for process in both] == [0, 0], told.read_text()
     found = list(records.read_all(tmp_path / "both"))
     assert len(found) == 12
     assert {record["status"] for record in found} == {"finished"}
