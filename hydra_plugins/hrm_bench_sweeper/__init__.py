@@ -3,6 +3,7 @@
 Hydra imports this module at every start of every Hydra program, so it imports hrm_bench only when it sweeps.
 """
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,8 @@ class CellSweeper(BasicSweeper):
         assert self.launcher is not None
         with stopping.listening() as request:  # the sweep's own: its jobs are told where to look
             told = f'++hydra.job.env_set.{stopping.VARIABLE}="{request.file}"'
+        # Of a job's process that had to be killed, what its libraries have not cleared away is no news to the user.
+        os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
         jobs: list[JobReturn] = []
         while len(jobs) < len(cells):  # as many at once as hydra.sweeper.max_batch_size says, or all
             batch = cells[len(jobs) :][: self.max_batch_size]
