@@ -90,7 +90,7 @@ def main(words: list[str]) -> int:
             folder = Path(name) / launcher
             for number in range(1, int(asked["kills"]) + 1):
                 at_once = 1 if launcher == "serial" else os.cpu_count() or 1
-                seconds = chance.uniform(0, 2 * work / at_once / int(asked["kills"]))
+                seconds = chance.uniform(0, 1.5 * work / at_once / int(asked["kills"]))
                 print(f"{launcher}, kill {number}: {kill(folder, launcher, seconds)}", flush=True)
             status = end(launch(folder, launcher))
             told = differences(folder, alone)
