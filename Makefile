@@ -83,7 +83,7 @@ report: setup ## The report of all sweeps in multirun/, again, from their record
 dashboard: setup ## A W&B workspace that compares model, memory and seed; needs `wandb login`
 	$(BIN)/python -m hrm_bench.dashboard $(ARGS)
 
-bench: setup ## How fast it is, as ratios: against plain code, peers and the machine (some ten minutes)
+bench: setup ## How fast it is, as ratios: against plain code, peers and the machine (a quarter of an hour)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[peers]'
 	$(BIN)/python -m hrm_bench.bench $(ARGS)
 
