@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
-TESTS := $(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
+TESTS := -m pytest -n 2 --dist worksteal -m 'not slow'
 RUN := $(BIN)/python -m hrm_bench -m launcher=joblib
 LOWEST := .venv-lowest
 ARGS ?=
@@ -27,7 +27,7 @@ demo: setup ## Train every model once on the bundled text
 	$(RUN) experiment=demo $(ARGS)
 
 test: setup ## Run the tests
-	$(TESTS)
+	$(BIN)/python $(TESTS)
 
 test_slow: setup ## Run the tests that take longer: 12 jobs an engine, and a sweep that is killed 40 times
 	$(BIN)/python -m pytest -m slow
@@ -39,13 +39,13 @@ $(LOWEST)/ready: pyproject.toml constraints-lowest.txt
 	@touch $@
 
 test_lowest: $(LOWEST)/ready ## Run the tests with the lowest versions that pyproject.toml allows
-	$(LOWEST)/bin/python -m pytest -n 2 --dist worksteal -m 'not slow'
+	$(LOWEST)/bin/python $(TESTS)
 
 check: setup ## What to run before a commit: style, types, tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(TESTS)
+	$(BIN)/python $(TESTS)
 
 reproduce: exp1 exp2 exp2_as_published supervision causal_mask ## Every claim of both reports on WikiText-2, 8 seeds, to its verdict
 	$(BIN)/python -m hrm_bench.report
