@@ -5,7 +5,8 @@ Shapes: B lanes, T characters, W windows of a lane.
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,51 +16,58 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hrm_bench.charlm import Batch, CharLM, Memories
 from hrm_bench.data.windows import Samples
+from hrm_bench.layers.compressive_memory import Memory
 from hrm_bench.records import MemoryUse
 
 MOST_LANES = 256  # that are read at once
 
-Reading = Sequence[Memories]  # of a batch of lanes: what each of its W windows reads
+
+class Reading(NamedTuple):
+    """A batch of lanes of a text, and the memory that each of its windows reads as the text is scored."""
+
+    tokens: Tensor  # (B, W·window)
+    targets: Tensor
+    memories: Sequence[Memories]  # W, of B lanes each
 
 
 @torch.no_grad()
-def bits_by_position(model: CharLM, samples: Samples) -> list[float]:
+def readings(model: CharLM, samples: Samples) -> list[Reading]:
+    """The whole text as it is scored: one lane where memory is carried, else a lane a sample."""
+    return [Reading(*batch, own_memories(model, batch[0])) for batch in _lanes(model, samples)]
+
+
+def bits_by_position(model: CharLM, text: Sequence[Reading]) -> list[float]:
     """Bits a character at each place in the window, mean over all windows of the text, read as in scoring."""
-    total = torch.zeros(model.window, dtype=torch.float64)
-    for tokens, targets in _lanes(model, samples):
-        nll = _nll(model, tokens, targets, own_memories(model, tokens))
-        total += nll.reshape(-1, model.window).sum(dim=0)
-    return (total / samples.num_windows / math.log(2)).tolist()
+    found = torch.cat([_nll(model, each, each.memories) for each in text])
+    return (found.mean(dim=0) / math.log(2)).tolist()
 
 
-@torch.no_grad()
-def memory_use(model: CharLM, samples: Samples, others: Samples) -> MemoryUse:
+def memory_use(model: CharLM, text: Sequence[Reading], others: Sequence[Reading]) -> MemoryUse:
     """How well a text is read with the model's own memory, with an empty one, and with that of another lane.
 
     The other lane reads ``others``: at each window its memory has taken in as many windows as the own one has, of
     another text. Where ``others`` is the shorter, its last memory stands in for those that it has not.
     """
-    readings = [own_memories(model, tokens) for tokens, _ in _lanes(model, others)]
-    totals = MemoryUse(own=0.0, zeroed=0.0, another_lane=0.0)
-    for tokens, targets in _lanes(model, samples):
-        own = own_memories(model, tokens)
-        empty = [model.initial_memory(len(tokens))] * len(own)
-        foreign = _resized(readings[0], len(tokens), len(own))
-        totals["own"] += float(_nll(model, tokens, targets, own).sum())
-        totals["zeroed"] += float(_nll(model, tokens, targets, empty).sum())
-        totals["another_lane"] += float(_nll(model, tokens, targets, foreign).sum())
-    perplexity = {way: math.exp(total / samples.num_characters) for way, total in totals.items()}  # type: ignore[operator]
-    return MemoryUse(**perplexity)  # type: ignore[typeddict-item]
+
+    def perplexity(memories: Callable[[Reading], Sequence[Memories]]) -> float:
+        return math.exp(float(torch.cat([_nll(model, each, memories(each)) for each in text]).mean()))
+
+    return MemoryUse(
+        own=perplexity(lambda each: each.memories),
+        zeroed=perplexity(lambda each: [model.initial_memory(len(each.tokens))] * len(each.memories)),
+        another_lane=perplexity(lambda each: _resized(others[0].memories, len(each.tokens), len(each.memories))),
+    )
 
 
 @torch.no_grad()
-def own_memories(model: CharLM, tokens: Tensor) -> Reading:
+def own_memories(model: CharLM, tokens: Tensor) -> list[Memories]:
     """The memory that each window of (B, W·window) tokens reads, in order, starting from an empty one."""
-    memory = model.initial_memory(len(tokens))
-    read = []
-    for window in tokens.split(model.window, dim=1):
-        read.append(memory)
-        _, memory = model(window, memory)
+    windows = tokens.split(model.window, dim=1)
+    read = [model.initial_memory(len(tokens))]
+    if not model.uses_memory or model.memory_policy.mode == "none":
+        return read * len(windows)
+    for window in windows[:-1]:
+        read.append(model(window, read[-1])[1])
     return read
 
 
@@ -99,17 +107,23 @@ def _lanes(model: CharLM, samples: Samples) -> Iterator[Batch]:
     return ((tokens.to(model.device), targets.to(model.device)) for tokens, targets in batches)
 
 
-def _nll(model: CharLM, tokens: Tensor, targets: Tensor, memories: Reading) -> Tensor:
-    """Nats of each character, (B, W·window), in double precision on the CPU."""
+@torch.no_grad()
+def _nll(model: CharLM, reading: Reading, memories: Sequence[Memories]) -> Tensor:
+    """Nats of each character, (W·B, window), in double precision on the CPU.
+
+    What a window reads is given, so windows wait for no other: they are read side by side.
+    """
+    tokens, targets = (torch.cat(part.split(model.window, dim=1)) for part in (reading.tokens, reading.targets))
+    memory = [Memory(*map(torch.cat, zip(*each, strict=True))) for each in zip(*memories, strict=True)]
     found = []
-    windows = zip(tokens.split(model.window, dim=1), targets.split(model.window, dim=1), memories, strict=True)
-    for window, target, memory in windows:
-        logits, _ = model(window, memory)
-        found.append(functional.cross_entropy(logits.transpose(1, 2), target, reduction="none"))
-    return torch.cat(found, dim=1).double().cpu()
+    for start in range(0, len(tokens), MOST_LANES):
+        lanes = slice(start, start + MOST_LANES)
+        logits, _ = model(tokens[lanes], tuple(each.lanes(start, start + MOST_LANES) for each in memory))
+        found.append(functional.cross_entropy(logits.transpose(1, 2), targets[lanes], reduction="none"))
+    return torch.cat(found).double().cpu()
 
 
-def _resized(reading: Reading, num_lanes: int, num_windows: int) -> Reading:
+def _resized(reading: Sequence[Memories], num_lanes: int, num_windows: int) -> list[Memories]:
     """A reading's memories for so many lanes and windows; where it has fewer, lanes and its last window repeat."""
     available = len(reading[0][0].matrix)
     lanes = torch.arange(num_lanes) % available

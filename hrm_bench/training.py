@@ -101,7 +101,8 @@ def train_and_score(cfg: DictConfig, folder: Path, recorder: Recorder, *, marks:
     before = audit.leak(build(cfg), num_windows=num_windows)  # of the same weights as then, and out of training's way
     after = audit.leak(model, num_windows=num_windows)
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
-    scored = {"validation": (data.validation, data.test), "test": (data.test, data.validation)}  # and the other one
+    read = {name: probes.readings(model, splits[name]) for name in ("validation", "test")}
+    others = {"validation": read["test"], "test": read["validation"]}
     trained = len(recorder.history) * data.train.num_whole * data.train.length
     with_memory = memory_mode(cfg) != "none"
     return Record(
@@ -113,8 +114,8 @@ def train_and_score(cfg: DictConfig, folder: Path, recorder: Recorder, *, marks:
         gradient_coverage=audit.gradient_coverage(model),
         leak={"before_training": before, "best": after},
         causal=audit.is_causal(before, after),
-        bits_by_position={name: probes.bits_by_position(model, split) for name, (split, _) in scored.items()},
-        memory_use={name: probes.memory_use(model, *both) for name, both in scored.items()} if with_memory else {},
+        bits_by_position={name: probes.bits_by_position(model, text) for name, text in read.items()},
+        memory_use={n: probes.memory_use(model, text, others[n]) for n, text in read.items()} if with_memory else {},
         state_size=probes.state_size(model) if with_memory else 0,
         flops_per_character=probes.flops_per_character(model),
         unknown_characters={name: split.unknown_characters for name, split in splits.items()},

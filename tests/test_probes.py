@@ -51,7 +51,7 @@ def test_another_lanes_memory_is_of_the_other_text_and_as_old():
             logits, _ = model(window[None], memory)
             total += float(functional.cross_entropy(logits[0], target, reduction="sum"))
             _, memory = model(other[None], memory)
-    found = probes.memory_use(model, data.validation, data.test)
+    found = probes.memory_use(model, *(probes.readings(model, text) for text in (data.validation, data.test)))
     assert found["another_lane"] == pytest.approx(math.exp(total / targets.numel()), rel=1e-5)
 
 
@@ -59,7 +59,11 @@ def test_a_shorter_text_lends_its_last_memory():
     model = small("model=infini_hrm", "memory=carry").eval()
     data = load_windows(quick("data.test_chars=100"))
     assert data.test.num_windows < data.validation.num_windows
-    assert math.isfinite(probes.memory_use(model, data.validation, data.test)["another_lane"])
+    assert math.isfinite(
+        probes.memory_use(model, *(probes.readings(model, text) for text in (data.validation, data.test)))[
+            "another_lane"
+        ]
+    )
 
 
 def test_the_course_of_a_memory_is_in_the_history(finished):  # noqa: F811
