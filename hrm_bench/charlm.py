@@ -15,6 +15,7 @@ from torch.nn import functional
 from torchmetrics import MeanMetric
 
 from hrm_bench.layers.compressive_memory import Memory, WriteRule
+from hrm_bench.layers.dropout import Dropout
 
 if TYPE_CHECKING:
     from hrm_bench.objectives import Objective
@@ -70,6 +71,7 @@ class CharLM(lightning.LightningModule):
         self.memory_policy = memory
         self.objective = objective
         self.seed = seed
+        self.character_dropout = 0.0
         self.nll = MeanMetric(sync_on_compute=False).set_dtype(torch.float64)  # every rank scores all of a text
         self.train_nll = MeanMetric().set_dtype(torch.float64)
         self.last_memory: Memories = ()  # after the last batch, of its lanes
@@ -98,13 +100,30 @@ class CharLM(lightning.LightningModule):
         in its tails); all else (norms at 1, gates at 0) keeps the value it was built with.
         """
         for prefix, module in self.named_modules():
-            std = {nn.Linear: width**-0.5, nn.Embedding: LEARNED_STD, nn.ParameterList: LEARNED_STD}.get(type(module))
-            if std is None:
+            if isinstance(module, nn.Linear):
+                std = width**-0.5
+            elif isinstance(module, (nn.Embedding, nn.ParameterList)):
+                std = LEARNED_STD
+            else:
                 continue
             for name, parameter in module.named_parameters(prefix, recurse=False):
                 digest = hashlib.sha256(f"{self.seed}/{name}".encode()).digest()
                 stream = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
                 nn.init.trunc_normal_(parameter, std=std, a=-2.0, b=2.0, generator=stream)
+
+    def regularise(self, *, character_dropout: float, **rates: float) -> None:
+        """Train with dropout, at a rate a place; from here on.
+
+        Raises ValueError where the model has no such place.
+        """
+        self.character_dropout = character_dropout
+        dropouts = [module for module in self.modules() if isinstance(module, Dropout)]
+        for place, rate in rates.items():
+            at_place = [dropout for dropout in dropouts if dropout.place == place]
+            if rate and not at_place:
+                raise ValueError(place)
+            for dropout in at_place:
+                dropout.rate = rate
 
     def compile_training(self, num_lanes: int) -> None:
         """Train on whole windows of so many lanes by compiled code, from here on; all else goes on as it is.
@@ -163,6 +182,8 @@ class CharLM(lightning.LightningModule):
         ranks, rank = self.trainer.world_size, self.trainer.global_rank
         torch.manual_seed(_stream_seed(self.seed, self.current_epoch, batch_index, rank))
         tokens, targets = (part[rank::ranks] for part in batch)
+        tokens = self._noised(tokens)
+        self.objective.schedule(self.trainer.optimizers, self._place(batch_index))
         share = len(tokens) * ranks / len(batch[0])  # of the batch's loss, which is the mean over ranks
         memory = self._incoming(len(tokens), self.memory_policy.mode)
         for window, target in zip(tokens.split(self.window, dim=1), targets.split(self.window, dim=1), strict=True):
@@ -213,6 +234,18 @@ class CharLM(lightning.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self.log("test/nll", self.nll.compute())
+
+    def _place(self, batch_index: int) -> float:
+        """Of the end of a batch of this epoch, between training's start, 0, and its end, 1."""
+        epochs, batches = self.trainer.max_epochs, self.trainer.num_training_batches
+        return (self.current_epoch + (batch_index + 1) / batches) / epochs if epochs else 0.0
+
+    def _noised(self, tokens: Tensor) -> Tensor:
+        """The characters that are read in training: a share of them is replaced by others, any as likely."""
+        if not self.character_dropout:
+            return tokens
+        replaced = torch.rand(tokens.shape, device=tokens.device) < self.character_dropout
+        return torch.where(replaced, torch.randint_like(tokens, self.head.out_features), tokens)
 
     def _incoming(self, num_lanes: int, mode: str) -> Memories:
         """What the lanes of a batch read first: nothing, or, in mode ``carry``, what the batch before left in them."""

@@ -22,15 +22,18 @@ from typing import Any, Literal
 import hydra
 import omegaconf
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from hrm_bench.errors import UsageError, allowed, explain, no_such_key
-from hrm_bench.schemas import Schema
+from hrm_bench.schemas import RecipeSchema, Schema
 
 COMPOSITION_ERRORS = (HydraException, omegaconf.errors.OmegaConfBaseException)
 SWEEP_KEYS = ("force", "fail_fast", "plan")  # what a command does with its cells: no part of any of them
 BASES = {"model": "hrm_bench.charlm.CharLM", "model.objective": "hrm_bench.objectives.Objective"}
 PROVIDED = {"vocabulary_size", "window", "memory", "objective", "seed", "optimizer"}  # by build(), not by the config
+
+
+_OFF = {each.name: each.metadata["off"] for each in fields(RecipeSchema) if "off" in each.metadata}
 
 
 def conf_folder() -> Path:
@@ -80,7 +83,7 @@ def _schema_faults(prefix: str, schema: type, values: Mapping[str, Any]) -> Iter
         elif "choices" in item.metadata:
             yield from _choice_faults(key, value, item.metadata["choices"])
         elif "at_least" in item.metadata and value is not None:
-            yield from _number_faults(key, value, item.metadata["at_least"])
+            yield from _number_faults(key, value, item.metadata["at_least"], item.metadata["at_most"])
 
 
 def _class_faults(key: str, settings: Mapping[str, Any]) -> Iterator[str]:
@@ -135,8 +138,10 @@ def _name_faults(key: str, value: str) -> Iterator[str]:
         yield f"{key}={value}: names a folder: allowed are letters, digits, _, - and dots inside; try {key}=mine"
 
 
-def _number_faults(key: str, value: float, at_least: float) -> Iterator[str]:
-    if not value >= at_least or value == float("inf"):
+def _number_faults(key: str, value: float, at_least: float, at_most: float = math.inf) -> Iterator[str]:
+    if at_most < math.inf and not at_least <= value <= at_most:
+        yield f"{key}={value}: must be from {at_least} to {at_most}; try {key}={max(at_least, min(value, at_most))}"
+    elif not value >= at_least or value == math.inf:
         yield f"{key}={value}: must be at least {at_least} and finite; try {key}={at_least}"
 
 
@@ -204,7 +209,8 @@ def identity(cfg: DictConfig, fingerprint: str) -> str:
     """Twelve hexadecimal digits that stand for all that can change the cell's figures.
 
     ``fingerprint`` is a hash of the characters that are used. Names, paths and where the cell runs or logs are left
-    out, and so is the memory of a model that has none.
+    out, and so are the memory of a model that has none and the recipe's options that are off: a cell keeps its identity
+    when new ones are added.
     """
     values = typing.cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     described = {
@@ -212,7 +218,7 @@ def identity(cfg: DictConfig, fingerprint: str) -> str:
         "memory": values["memory"] if memory_mode(cfg) != "none" else {"mode": "none"},
         "data": {key: values["data"][key] for key in ("window", "order", "windows_per_sample")},
         "characters": fingerprint,
-        "recipe": values["recipe"],
+        "recipe": {key: value for key, value in values["recipe"].items() if value != _OFF.get(key, MISSING)},
         "trainer": {key: value for key, value in values["trainer"].items() if key != "snapshot_seconds"},
         "seed": values["seed"],
     }

@@ -4,11 +4,12 @@ Shapes: B lanes, T characters, D width, V vocabulary.
 """
 
 import itertools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
@@ -22,12 +23,23 @@ from hrm_bench.layers.compressive_memory import Memory
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """AdamW (arXiv 1711.05101) and the clipping before each of its steps."""
+    """AdamW (arXiv 1711.05101), the course of its learning rate, and the clipping before each of its steps."""
 
     learning_rate: float
     weight_decay: float
     gradient_clip: float  # largest norm of all gradients together
+    decayed: Literal["all", "matrices"] = "all"  # matrices: what has fewer than two axes has no weight decay
+    warmup: float = 0.0  # share of training over which the rate rises in a line, from 0
+    final_learning_rate: float = 1.0  # share of the rate at the end, to which it falls by half a cosine
     micro_batches: int = 1  # that a batch is taken in, one after another, for a step of them all
+
+    def share(self, place: float) -> float:
+        """Of the learning rate, at a place between training's start, 0, and its end, 1."""
+        if place < self.warmup:
+            return place / self.warmup
+        fallen = (place - self.warmup) / (1 - self.warmup) if self.warmup < 1 else 0.0
+        cosine = (1 + math.cos(math.pi * min(1.0, fallen))) / 2
+        return self.final_learning_rate + (1 - self.final_learning_rate) * cosine
 
 
 class Objective(ABC):
@@ -52,7 +64,20 @@ class Objective(ABC):
         """
 
     def adamw(self, parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.optim.AdamW:
-        return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=self.settings.weight_decay, fused=True)
+        """An optimizer of these, those without weight decay in a group of their own."""
+        by_decay: dict[float, list[nn.Parameter]] = {}
+        for each in parameters:
+            spared = self.settings.decayed == "matrices" and each.ndim < 2
+            by_decay.setdefault(0.0 if spared else self.settings.weight_decay, []).append(each)
+        groups = [
+            {"params": params, "weight_decay": decay, "initial_lr": learning_rate} for decay, params in by_decay.items()
+        ]
+        return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
+
+    def schedule(self, optimizers: Iterable[torch.optim.Optimizer], place: float) -> None:
+        """Give the optimizers the learning rates of a place between training's start, 0, and its end, 1."""
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+            group["lr"] = self.settings.share(place) * group["initial_lr"]
 
     def descend(
         self, model: CharLM, optimizer: LightningOptimizer, losses: Iterable[Tensor], num_losses: int = 1

@@ -3,6 +3,7 @@
 A misspelt key or a value of another type stops at its schema, before any work.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,9 +16,14 @@ def choice(*values: str) -> Any:
     return field(default=MISSING, metadata={"choices": values})
 
 
-def number(*, at_least: float) -> Any:
-    """A numeric field with a lower bound; one that may be null says so in its type."""
-    return field(default=MISSING, metadata={"at_least": at_least})
+def number(*, at_least: float, at_most: float = math.inf) -> Any:
+    """A numeric field with bounds; one that may be null says so in its type."""
+    return field(default=MISSING, metadata={"at_least": at_least, "at_most": at_most})
+
+
+def option(off: Any, of: Any) -> Any:
+    """A field whose value ``off`` leaves everything as it is without it, and so is no part of a cell's identity."""
+    return field(default=MISSING, metadata={**of.metadata, "off": off})
 
 
 def plain_name() -> Any:
@@ -54,12 +60,22 @@ class RecipeSchema:
     """How a model is trained."""
 
     max_epochs: int = number(at_least=1)
-    patience: int = number(at_least=1)
+    budget: int | None = option(None, number(at_least=1))
+    patience: int | None = number(at_least=1)
     batch_size: int = number(at_least=1)
     evaluation_batch_size: int = number(at_least=1)
     learning_rate: float = number(at_least=0)
+    warmup: float = option(0, number(at_least=0, at_most=1))
+    final_learning_rate: float = option(1, number(at_least=0, at_most=1))
     weight_decay: float = number(at_least=0)
+    decayed: str = option("all", choice("all", "matrices"))
     gradient_clip: float = number(at_least=0)
+    averaging: float = option(0, number(at_least=0, at_most=0.99999))
+    offsets: str = option("fixed", choice("fixed", "random"))
+    embedding_dropout: float = option(0, number(at_least=0, at_most=0.99))
+    attention_dropout: float = option(0, number(at_least=0, at_most=0.99))
+    feed_forward_dropout: float = option(0, number(at_least=0, at_most=0.99))
+    character_dropout: float = option(0, number(at_least=0, at_most=0.99))
 
 
 @dataclass

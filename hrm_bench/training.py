@@ -2,10 +2,11 @@
 
 import functools
 import logging
+import math
 import resource
 import time
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import lightning
 import torch
@@ -14,6 +15,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
 
 from hrm_bench import audit, probes, ranks, snapshots
+from hrm_bench.averaging import Averaging
 from hrm_bench.charlm import CharLM, MemoryPolicy
 from hrm_bench.config import locate, memory_mode
 from hrm_bench.data import corpora
@@ -21,6 +23,7 @@ from hrm_bench.data.vocabulary import CHARACTERS
 from hrm_bench.data.windows import Samples, Windows
 from hrm_bench.errors import UsageError
 from hrm_bench.floors import floors
+from hrm_bench.layers.dropout import Place
 from hrm_bench.metrics import Score, score
 from hrm_bench.objectives import OptimizerSettings
 from hrm_bench.recorder import Recorder
@@ -43,6 +46,9 @@ def build(cfg: DictConfig) -> CharLM:
         learning_rate=cfg.recipe.learning_rate,
         weight_decay=cfg.recipe.weight_decay,
         gradient_clip=cfg.recipe.gradient_clip,
+        decayed=cfg.recipe.decayed,
+        warmup=cfg.recipe.warmup,
+        final_learning_rate=cfg.recipe.final_learning_rate,
         micro_batches=cfg.trainer.micro_batches,
     )
     with torch.random.fork_rng():
@@ -55,7 +61,19 @@ def build(cfg: DictConfig) -> CharLM:
             objective=locate(objective.pop("_target_"))(**objective, optimizer=optimizer),
             seed=cfg.seed,
         )
+    rates = {place: cfg.recipe[f"{place}_dropout"] for place in get_args(Place)}
+    try:
+        model.regularise(character_dropout=cfg.recipe.character_dropout, **rates)
+    except ValueError as error:
+        key, rate = f"recipe.{error}_dropout", rates[str(error)]
+        raise UsageError(f"{key}={rate}: model={cfg.model.name} has no such dropout; try {key}=0") from error
     return model
+
+
+def num_epochs(cfg: DictConfig, data: Windows) -> int:
+    """As many as there are, or as the budget of characters allows, the last one whole."""
+    allowed = math.inf if cfg.recipe.budget is None else -(-cfg.recipe.budget // data.characters_an_epoch)
+    return int(min(cfg.recipe.max_epochs, allowed))
 
 
 def load_windows(cfg: DictConfig) -> Windows:
@@ -67,6 +85,7 @@ def load_windows(cfg: DictConfig) -> Windows:
         order=cfg.data.order,
         batch_size=cfg.recipe.batch_size,
         evaluation_batch_size=cfg.recipe.evaluation_batch_size,
+        offsets=cfg.recipe.offsets,
         seed=cfg.seed,
     )
     if (devices := cfg.trainer.devices) > 1 and (smallest := windows.smallest_batch) < devices:
@@ -103,7 +122,7 @@ def train_and_score(cfg: DictConfig, folder: Path, recorder: Recorder, *, marks:
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
     read = {name: probes.readings(model, splits[name]) for name in ("validation", "test")}
     others = {"validation": read["test"], "test": read["validation"]}
-    trained = len(recorder.history) * data.train.num_whole * data.train.length
+    trained = len(recorder.history) * data.characters_an_epoch
     with_memory = memory_mode(cfg) != "none"
     return Record(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -141,10 +160,15 @@ def fit(cfg: DictConfig, folder: Path, recorder: Recorder, data: Windows, *, mar
         monitor="validation/nll",
         mode="min",
         save_weights_only=True,
+        save_on_train_epoch_end=False,  # but at the validation's end, where an average still is in the model
         enable_version_counter=False,
     )
-    stopping = EarlyStopping("validation/nll", patience=cfg.recipe.patience, mode="min")
-    trainer = _trainer(cfg, folder, recorder, stopping, keeping, taking, devices=cfg.trainer.devices)
+    callbacks: list[lightning.Callback] = [recorder, keeping, taking]
+    if cfg.recipe.patience is not None:
+        callbacks.append(EarlyStopping("validation/nll", patience=cfg.recipe.patience, mode="min"))
+    if cfg.recipe.averaging:
+        callbacks.append(Averaging(cfg.recipe.averaging))
+    trainer = _trainer(cfg, folder, *callbacks, max_epochs=num_epochs(cfg, data), devices=cfg.trainer.devices)
     trainer.fit(model, datamodule=data, ckpt_path=taking.path if taking.path.exists() else None, weights_only=True)
     return model
 
@@ -153,18 +177,20 @@ def compiles(cfg: DictConfig, data: Windows) -> bool:
     """Whether a cell's training is compiled: asked for, or long enough to gain more than compiling takes."""
     if cfg.trainer.compile != "auto":
         return bool(cfg.trainer.compile == "always")
-    segments = cfg.model.get("num_segments", 1) * data.train.num_whole * cfg.data.windows_per_sample
-    steps = cfg.recipe.max_epochs * segments / cfg.recipe.batch_size
+    segments = cfg.model.get("num_segments", 1) * data.batches.num_samples * cfg.data.windows_per_sample
+    steps = num_epochs(cfg, data) * segments / cfg.recipe.batch_size
     return bool(steps >= STEPS_WORTH_COMPILING)
 
 
-def _trainer(cfg: DictConfig, folder: Path, *callbacks: lightning.Callback, devices: int = 1) -> lightning.Trainer:
+def _trainer(
+    cfg: DictConfig, folder: Path, *callbacks: lightning.Callback, max_epochs: int = 1, devices: int = 1
+) -> lightning.Trainer:
     return lightning.Trainer(
         accelerator=cfg.trainer.accelerator,
         devices=devices,
         strategy="auto" if devices == 1 else ranks.strategy(cfg.trainer.accelerator),
         precision=cfg.trainer.precision,
-        max_epochs=cfg.recipe.max_epochs,
+        max_epochs=max_epochs,
         callbacks=[*callbacks],
         # Never Slurm's own, which would take each task of a sweep for a rank of one training.
         plugins=[LightningEnvironment(), snapshots.AtomicCheckpointIO()],

@@ -71,6 +71,8 @@ STOPPED = [
     (4, CARRY),
     (5, ("model._target_=test_resume.DropoutHRM",)),
     (5, ("model=hrm_memory", "trainer.micro_batches=3")),
+    *[(looks, ("recipe=tuned", "recipe.max_epochs=3")) for looks in (2, 3, 5)],
+    (4, ("recipe=tuned", "recipe.max_epochs=3", *CARRY)),
 ]
 
 

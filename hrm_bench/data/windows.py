@@ -41,8 +41,12 @@ class Samples(Dataset[Batch]):
         return -(-self.num_characters // self.length)
 
     def __getitem__(self, wanted: list[int]) -> Batch:
-        starts = torch.tensor(wanted) * self.length
-        length = min(self.length, self.num_characters - int(starts[-1]))
+        length = min(self.length, self.num_characters - wanted[-1] * self.length)
+        return self.read([index * self.length for index in wanted], length)
+
+    def read(self, first: list[int], length: int) -> Batch:
+        """So many characters from each of these places of the text, and their next characters."""
+        starts = torch.tensor(first)
         positions = starts[:, None] + torch.arange(length)
         return self.indices[positions].long(), self.indices[positions + 1].long()
 
@@ -52,11 +56,13 @@ class TrainingBatches(Sampler[list[int]]):
 
     ``shuffled``: a fresh permutation an epoch. ``contiguous``: each lane is a stream, the text's samples dealt out in
     as many runs as there are lanes, as equal as can be; the longer runs come first, so lanes only drop off at the end.
+    With ``num_offsets`` above 1 the samples of an epoch begin at one of so many characters, drawn for each epoch.
     ``position`` is how many batches of the epoch were given; ``skip``, how many the next iteration leaves out.
     """
 
-    def __init__(self, num_samples: int, *, batch_size: int, order: str, seed: int) -> None:
+    def __init__(self, num_samples: int, *, batch_size: int, order: str, seed: int, num_offsets: int = 1) -> None:
         self.num_samples = num_samples
+        self.num_offsets = num_offsets
         self.batch_size = batch_size
         self.order = order
         self.seed = seed
@@ -66,6 +72,12 @@ class TrainingBatches(Sampler[list[int]]):
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
+
+    @property
+    def offset(self) -> int:
+        """The character that this epoch's first sample begins at."""
+        stream = torch.Generator().manual_seed((1 << 62) + (self.seed << 20) + self.epoch)  # not that of the order
+        return int(torch.randint(self.num_offsets, (), generator=stream))
 
     def __len__(self) -> int:
         return -(-self.num_samples // self.batch_size)
@@ -117,6 +129,7 @@ class Windows(lightning.LightningDataModule):
         order: str,
         batch_size: int,
         evaluation_batch_size: int,
+        offsets: str,
         seed: int,
     ) -> None:
         super().__init__()
@@ -129,13 +142,27 @@ class Windows(lightning.LightningDataModule):
                 f"data.windows_per_sample={windows_per_sample}: the training text has only "
                 f"{self.train.num_windows} windows; try data.windows_per_sample={self.train.num_windows}"
             )
-        self.batches = TrainingBatches(self.train.num_whole, batch_size=batch_size, order=order, seed=seed)
+        num_offsets = window if offsets == "random" else 1
+        num_samples = (len(corpus.train) - num_offsets) // self.train.length
+        if not num_samples:
+            raise UsageError(
+                f"recipe.offsets=random: the training text has only {len(corpus.train):,} characters, too few for a "
+                "sample at any offset; try recipe.offsets=fixed"
+            )
+        self.batches = TrainingBatches(
+            num_samples, batch_size=batch_size, order=order, seed=seed, num_offsets=num_offsets
+        )
         self.evaluation_batch_size = evaluation_batch_size
 
     @property
     def smallest_batch(self) -> int:
         """Samples in the training batch that has the fewest."""
         return min(map(len, self.batches))
+
+    @property
+    def characters_an_epoch(self) -> int:
+        """That are trained on."""
+        return self.batches.num_samples * self.train.length
 
     def train_dataloader(self) -> DataLoader[Batch]:
         return TrainingLoader(self.train, self.batches)
@@ -153,16 +180,28 @@ class Windows(lightning.LightningDataModule):
 class Loader(DataLoader[Batch]):
     """A loader whose sampler gives whole batches, which ``Samples`` gathers at once; it draws no random numbers."""
 
-    def __init__(self, samples: Samples, batches: Sampler[list[int]]) -> None:
+    def __init__(self, samples: Dataset[Batch], batches: Sampler[list[int]]) -> None:
         # An iterator draws a seed for its workers, though there are none: from a stream of its own, not the global one.
         super().__init__(samples, sampler=batches, batch_size=None, generator=torch.Generator())
+
+
+class Shifted(Dataset[Batch]):
+    """The samples of a split from the epoch's offset on."""
+
+    def __init__(self, samples: Samples, batches: TrainingBatches) -> None:
+        self.samples = samples
+        self.batches = batches
+
+    def __getitem__(self, wanted: list[int]) -> Batch:
+        length = self.samples.length
+        return self.samples.read([self.batches.offset + index * length for index in wanted], length)
 
 
 class TrainingLoader(Loader):
     """A loader that a checkpoint can put back to the batch where it was: Lightning asks for these two methods."""
 
     def __init__(self, samples: Samples, batches: TrainingBatches) -> None:
-        super().__init__(samples, batches)
+        super().__init__(Shifted(samples, batches), batches)
         self.batches = batches
 
     def state_dict(self) -> dict[str, Any]:

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hrm_bench.layers.dropout import Dropout
+
 ROTARY_BASE = 10_000.0
 
 
@@ -45,6 +47,7 @@ class SelfAttention(nn.Module):
         self.causal = causal
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.output = nn.Linear(width, width, bias=False)
+        self.dropout = Dropout("attention")
         cosines, sines = rotary_angles(window, width // num_heads)
         self.cosines: Tensor
         self.sines: Tensor
@@ -57,4 +60,4 @@ class SelfAttention(nn.Module):
         queries_keys, values = heads.split((2 * self.num_heads, self.num_heads), dim=1)
         queries, keys = rotate(queries_keys, self.cosines[:length], self.sines[:length]).chunk(2, dim=1)
         mixed = functional.scaled_dot_product_attention(queries, keys, values, is_causal=self.causal)
-        return self.output(merge_heads(mixed))
+        return self.dropout(self.output(merge_heads(mixed)))

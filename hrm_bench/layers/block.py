@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hrm_bench.layers.attention import SelfAttention
+from hrm_bench.layers.dropout import Dropout
 
 NORM_EPSILON = 1e-6
 
@@ -18,10 +19,11 @@ class GatedFeedForward(nn.Module):
         super().__init__()
         self.gate_up = nn.Linear(width, 2 * hidden_width, bias=False)
         self.down = nn.Linear(hidden_width, width, bias=False)
+        self.dropout = Dropout("feed_forward")
 
     def forward(self, hidden: Tensor) -> Tensor:
         gate, up = self.gate_up(hidden).chunk(2, dim=-1)  # (B, T, F) each
-        return self.down(functional.silu(gate) * up)
+        return self.down(self.dropout(functional.silu(gate) * up))
 
 
 class Block(nn.Module):

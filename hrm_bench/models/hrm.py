@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from hrm_bench.charlm import CharLM, Memories, MemoryPolicy, State
 from hrm_bench.layers.block import stack
+from hrm_bench.layers.dropout import Embedding
 from hrm_bench.layers.hierarchy import Advance, Update, update_levels
 from hrm_bench.objectives import Objective
 
@@ -53,7 +54,7 @@ class HRM(CharLM):
         self.num_steps = num_cycles * num_timesteps
         self.update = update
         self.gradient_depth = gradient_depth
-        self.embedding = nn.Embedding(vocabulary_size, width)
+        self.embedding = Embedding(vocabulary_size, width)
         self.levels = nn.ModuleList(
             stack(
                 num_layers=num_layers,

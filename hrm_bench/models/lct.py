@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from hrm_bench.charlm import CharLM, Memories, MemoryPolicy, State
 from hrm_bench.layers.block import stack
+from hrm_bench.layers.dropout import Embedding
 from hrm_bench.layers.hierarchy import Update, update_levels
 from hrm_bench.objectives import Objective
 
@@ -62,7 +63,7 @@ class LCT(CharLM):
         self.update: Update = update
         self.state_std = state_std
         self.width = width
-        self.embedding = nn.Embedding(vocabulary_size, width)
+        self.embedding = Embedding(vocabulary_size, width)
         self.levels = nn.ModuleList(
             stack(
                 num_layers=num_layers,

@@ -25,6 +25,7 @@ Shapes: B lanes, T characters, D width, of the embedding too, V vocabulary.
 from torch import Tensor, nn
 
 from hrm_bench.charlm import CharLM, Memories, MemoryPolicy, State
+from hrm_bench.layers.dropout import Dropout, Embedding
 from hrm_bench.objectives import Objective
 
 
@@ -42,8 +43,9 @@ class LSTM(CharLM):
         seed: int,
     ) -> None:
         super().__init__(window=window, num_segments=1, memory=memory, objective=objective, seed=seed)
-        self.embedding = nn.Embedding(vocabulary_size, width)
+        self.embedding = Embedding(vocabulary_size, width)
         self.recurrent = nn.LSTM(width, width, batch_first=True)
+        self.dropout = Dropout("feed_forward")  # of what the head reads
         self.head = nn.Linear(width, vocabulary_size, bias=False)
         self.initialise(width=width)
 
@@ -52,4 +54,4 @@ class LSTM(CharLM):
 
     def segment(self, tokens: Tensor, state: State, memory: Memories) -> tuple[Tensor, State, Memories]:
         hidden, _ = self.recurrent(self.embedding(tokens))  # (B, T, D), from zero
-        return self.head(hidden), (), ()
+        return self.head(self.dropout(hidden)), (), ()

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from hrm_bench.charlm import CharLM, Memories, MemoryPolicy, State
 from hrm_bench.layers.block import stack
+from hrm_bench.layers.dropout import Embedding
 from hrm_bench.objectives import Objective
 
 
@@ -46,7 +47,7 @@ class Transformer(CharLM):
         seed: int,
     ) -> None:
         super().__init__(window=window, num_segments=num_segments, memory=memory, objective=objective, seed=seed)
-        self.embedding = nn.Embedding(vocabulary_size, width)
+        self.embedding = Embedding(vocabulary_size, width)
         self.blocks = stack(
             num_layers=num_layers,
             width=width,

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from hrm_bench.charlm import CharLM, Memories, MemoryPolicy, State
 from hrm_bench.layers.block import stack
+from hrm_bench.layers.dropout import Embedding
 from hrm_bench.objectives import Objective
 
 
@@ -51,7 +52,7 @@ class TRM(CharLM):
         super().__init__(window=window, num_segments=num_segments, memory=memory, objective=objective, seed=seed)
         self.num_cycles = num_cycles
         self.num_latent_updates = num_latent_updates
-        self.embedding = nn.Embedding(vocabulary_size, width)
+        self.embedding = Embedding(vocabulary_size, width)
         self.net = stack(
             num_layers=num_layers,
             width=width,
