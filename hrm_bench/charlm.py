@@ -16,6 +16,7 @@ from torchmetrics import MeanMetric
 
 from hrm_bench.layers.compressive_memory import Memory, WriteRule
 from hrm_bench.layers.dropout import Dropout
+from hrm_bench.teacher import Teacher
 
 if TYPE_CHECKING:
     from hrm_bench.objectives import Objective
@@ -72,6 +73,8 @@ class CharLM(lightning.LightningModule):
         self.objective = objective
         self.seed = seed
         self.character_dropout = 0.0
+        self.teacher: Teacher | None = None
+        self.taught = 0.0  # lanes of the teacher's text for each lane of a batch
         self.nll = MeanMetric(sync_on_compute=False).set_dtype(torch.float64)  # every rank scores all of a text
         self.train_nll = MeanMetric().set_dtype(torch.float64)
         self.last_memory: Memories = ()  # after the last batch, of its lanes
@@ -182,14 +185,18 @@ class CharLM(lightning.LightningModule):
         ranks, rank = self.trainer.world_size, self.trainer.global_rank
         torch.manual_seed(_stream_seed(self.seed, self.current_epoch, batch_index, rank))
         tokens, targets = (part[rank::ranks] for part in batch)
-        tokens = self._noised(tokens)
         self.objective.schedule(self.trainer.optimizers, self._place(batch_index))
         share = len(tokens) * ranks / len(batch[0])  # of the batch's loss, which is the mean over ranks
         memory = self._incoming(len(tokens), self.memory_policy.mode)
+        num_lanes = len(tokens)
+        if self.teacher is not None:
+            tokens, targets = self._taught(tokens, targets, self.teacher)
+            memory = tuple(map(Memory.joined, zip(memory, self.initial_memory(len(tokens) - num_lanes), strict=True)))
+        tokens = self._noised(tokens)
         for window, target in zip(tokens.split(self.window, dim=1), targets.split(self.window, dim=1), strict=True):
             loss, memory = self.objective.train_window(self, window, target, memory, share=share)
-            self.train_nll.update(loss, weight=target.numel())
-        self.last_memory = memory
+            self.train_nll.update(loss, weight=window.numel())
+        self.last_memory = tuple(each.lanes(0, num_lanes) for each in memory)
         return loss
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -239,6 +246,12 @@ class CharLM(lightning.LightningModule):
         """Of the end of a batch of this epoch, between training's start, 0, and its end, 1."""
         epochs, batches = self.trainer.max_epochs, self.trainer.num_training_batches
         return (self.current_epoch + (batch_index + 1) / batches) / epochs if epochs else 0.0
+
+    def _taught(self, tokens: Tensor, targets: Tensor, teacher: Teacher) -> Batch:
+        """The lanes of a batch, and after them those of the teacher's text; all targets are distributions."""
+        read, expected = teacher.lanes(round(self.taught * len(tokens)), tokens.shape[1], tokens.device)
+        certain = functional.one_hot(targets, self.head.out_features).to(expected.dtype)
+        return torch.cat((tokens, read)), torch.cat((certain, expected))
 
     def _noised(self, tokens: Tensor) -> Tensor:
         """The characters that are read in training: a share of them is replaced by others, any as likely."""

@@ -213,12 +213,13 @@ def identity(cfg: DictConfig, fingerprint: str) -> str:
     when new ones are added.
     """
     values = typing.cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+    recipe = {key: value for key, value in values["recipe"].items() if key != "name"}
     described = {
         "model": {key: value for key, value in values["model"].items() if key != "name"},
         "memory": values["memory"] if memory_mode(cfg) != "none" else {"mode": "none"},
         "data": {key: values["data"][key] for key in ("window", "order", "windows_per_sample")},
         "characters": fingerprint,
-        "recipe": {key: value for key, value in values["recipe"].items() if value != _OFF.get(key, MISSING)},
+        "recipe": {key: value for key, value in recipe.items() if value != _OFF.get(key, MISSING)},
         "trainer": {key: value for key, value in values["trainer"].items() if key != "snapshot_seconds"},
         "seed": values["seed"],
     }

@@ -112,7 +112,7 @@ class MicroBatch:
     """Some lanes of a window on their way through its segments, in step with the other lanes."""
 
     segments: Iterator[Refinement]
-    targets: Tensor  # (B, T)
+    targets: Tensor  # (B, T), or (B, T, V) distributions
     share: float  # of the lanes
     last: Refinement = field(init=False)  # what its last segment made of it
     loss: Tensor = field(init=False)  # and the task loss of that, without its graph
@@ -129,7 +129,7 @@ def _together(parts: Sequence[MicroBatch]) -> tuple[Tensor, Memories]:
     """The loss of all lanes, and their memory."""
     loss = torch.stack([part.share * part.loss for part in parts]).sum()
     memories = zip(*(part.last.memory for part in parts), strict=True)
-    return loss, tuple(Memory(*map(torch.cat, zip(*each, strict=True))) for each in memories)
+    return loss, tuple(map(Memory.joined, memories))
 
 
 def _unsynchronised(model: CharLM) -> AbstractContextManager[None]:
@@ -145,8 +145,8 @@ def optimizers_of(model: CharLM) -> list[LightningOptimizer]:
 
 
 def task_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy of (B, T, V) logits against (B, T) targets, in nats a character."""
-    return functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+    """Mean cross-entropy of (B, T, V) logits, nats a character: against (B, T) characters, or their distributions."""
+    return functional.cross_entropy(logits.flatten(0, 1), targets.flatten(0, 1))
 
 
 class DeepSupervision(Objective):

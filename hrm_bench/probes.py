@@ -114,7 +114,7 @@ def _nll(model: CharLM, reading: Reading, memories: Sequence[Memories]) -> Tenso
     What a window reads is given, so windows wait for no other: they are read side by side.
     """
     tokens, targets = (torch.cat(part.split(model.window, dim=1)) for part in (reading.tokens, reading.targets))
-    memory = [Memory(*map(torch.cat, zip(*each, strict=True))) for each in zip(*memories, strict=True)]
+    memory = [Memory.joined(each) for each in zip(*memories, strict=True)]
     found = []
     for start in range(0, len(tokens), MOST_LANES):
         lanes = slice(start, start + MOST_LANES)

@@ -59,6 +59,7 @@ class DataSchema:
 class RecipeSchema:
     """How a model is trained."""
 
+    name: str = plain_name()
     max_epochs: int = number(at_least=1)
     budget: int | None = option(None, number(at_least=1))
     patience: int | None = number(at_least=1)
@@ -75,6 +76,8 @@ class RecipeSchema:
     embedding_dropout: float = option(0, number(at_least=0, at_most=0.99))
     attention_dropout: float = option(0, number(at_least=0, at_most=0.99))
     feed_forward_dropout: float = option(0, number(at_least=0, at_most=0.99))
+    head_dropout: float = option(0, number(at_least=0, at_most=0.99))
+    distillation: float = option(0, number(at_least=0))
     character_dropout: float = option(0, number(at_least=0, at_most=0.99))
 
 

@@ -50,12 +50,13 @@ class Result(NamedTuple):
 
 
 def plan(cfg: DictConfig, overrides: Sequence[str], root: Path) -> Cell:
-    """Check a cell whole, its text included, and name its folder. Raises UsageError."""
+    """Check a cell whole, its text and its model included, and name its folder. Raises UsageError."""
     from hrm_bench.run import cell_folder
-    from hrm_bench.training import load_windows
+    from hrm_bench.training import build, load_windows
 
     config.check(cfg)
     load_windows(cfg)
+    build(cfg)
     return Cell(cfg, overrides, cell_folder(cfg, root))
 
 

@@ -29,6 +29,7 @@ from hrm_bench.objectives import OptimizerSettings
 from hrm_bench.recorder import Recorder
 from hrm_bench.records import Floors, Record
 from hrm_bench.snapshots import Snapshots
+from hrm_bench.teacher import teacher
 
 log = logging.getLogger("hrm_bench")
 
@@ -72,14 +73,25 @@ def build(cfg: DictConfig) -> CharLM:
 
 def num_epochs(cfg: DictConfig, data: Windows) -> int:
     """As many as there are, or as the budget of characters allows, the last one whole."""
-    allowed = math.inf if cfg.recipe.budget is None else -(-cfg.recipe.budget // data.characters_an_epoch)
+    allowed = math.inf if cfg.recipe.budget is None else math.ceil(cfg.recipe.budget / _characters_an_epoch(cfg, data))
     return int(min(cfg.recipe.max_epochs, allowed))
+
+
+def _characters_an_epoch(cfg: DictConfig, data: Windows) -> float:
+    """That a model sees, those of the teacher's text among them."""
+    return data.characters_an_epoch * float(1 + cfg.recipe.distillation)
 
 
 def load_windows(cfg: DictConfig) -> Windows:
     """The batches that a config describes. Raises UsageError where the text is not to be had, or too short."""
+    corpus = corpora.load(cfg.data)
+    if cfg.recipe.distillation and len(corpus.train) > MOST_COUNTED:
+        raise UsageError(
+            f"recipe.distillation={cfg.recipe.distillation}: the training text has {len(corpus.train):,} characters, "
+            f"and at most {MOST_COUNTED:,} are counted; try recipe.distillation=0"
+        )
     windows = Windows(
-        corpora.load(cfg.data),
+        corpus,
         window=cfg.data.window,
         windows_per_sample=cfg.data.windows_per_sample,
         order=cfg.data.order,
@@ -122,7 +134,7 @@ def train_and_score(cfg: DictConfig, folder: Path, recorder: Recorder, *, marks:
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
     read = {name: probes.readings(model, splits[name]) for name in ("validation", "test")}
     others = {"validation": read["test"], "test": read["validation"]}
-    trained = len(recorder.history) * data.characters_an_epoch
+    trained = len(recorder.history) * _characters_an_epoch(cfg, data)
     with_memory = memory_mode(cfg) != "none"
     return Record(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -150,9 +162,13 @@ def fit(cfg: DictConfig, folder: Path, recorder: Recorder, data: Windows, *, mar
     """The cell's model, trained as far as patience goes; one of several ranks does its share."""
     lightning.seed_everything(cfg.seed, verbose=False)
     model = build(cfg)
+    if cfg.recipe.distillation:
+        model.teacher, model.taught = teacher(corpora.load(cfg.data)), cfg.recipe.distillation
     if compiles(cfg, data):
         log.info("training is compiled (trainer.compile=%s)", cfg.trainer.compile)
-        model.compile_training(-(-cfg.recipe.batch_size // (cfg.trainer.devices * cfg.trainer.micro_batches)))
+        num_lanes = -(-cfg.recipe.batch_size // cfg.trainer.devices)
+        num_lanes += round(cfg.recipe.distillation * num_lanes)
+        model.compile_training(-(-num_lanes // cfg.trainer.micro_batches))
     taking = Snapshots(folder, seconds=cfg.trainer.snapshot_seconds, marks=marks)
     keeping = ModelCheckpoint(
         folder,

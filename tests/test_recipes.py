@@ -65,7 +65,7 @@ def test_dropout_zeroes_a_lanes_features_at_all_characters_and_keeps_the_mean():
     assert dropout.eval()(hidden) is hidden
 
 
-@pytest.mark.parametrize("place", ["embedding", "attention", "feed_forward"])
+@pytest.mark.parametrize("place", ["embedding", "attention", "feed_forward", "head"])
 def test_each_rate_of_the_recipe_reaches_its_place_and_no_other(place):
     model = small("model=infini_hrm", f"recipe.{place}_dropout=0.5")
     found = [module for module in model.modules() if isinstance(module, Dropout)]

@@ -3,6 +3,7 @@
 Shapes: B lanes, T characters, H heads, K head width.
 """
 
+from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 import torch
@@ -26,6 +27,11 @@ class Memory(NamedTuple):
 
     def detach(self) -> "Memory":
         return Memory(self.matrix.detach(), self.normalizer.detach())
+
+    @staticmethod
+    def joined(parts: "Iterable[Memory]") -> "Memory":
+        """The lanes of these, one after another."""
+        return Memory(*map(torch.cat, zip(*parts, strict=True)))
 
     def lanes(self, start: int, end: int) -> "Memory":
         """The lanes from ``start`` to before ``end``."""

@@ -1,4 +1,4 @@
-"""Dropout as the recipes use it, and the embedding of characters that has it.
+"""Dropout as the recipes use it, and the two ends of a model that have it: its embedding and its head.
 
 Shapes: B lanes, T characters, D width, V vocabulary.
 """
@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-Place = Literal["attention", "feed_forward", "embedding"]
+Place = Literal["embedding", "attention", "feed_forward", "head"]
 
 
 class Dropout(nn.Module):
@@ -38,3 +38,14 @@ class Embedding(nn.Embedding):
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.dropout(super().forward(tokens))
+
+
+class Head(nn.Linear):
+    """Logits of the next character, with dropout of what it reads: (B, T, D) → (B, T, V)."""
+
+    def __init__(self, width: int, vocabulary_size: int, *, bias: bool = False) -> None:
+        super().__init__(width, vocabulary_size, bias=bias)
+        self.dropout = Dropout("head")
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return super().forward(self.dropout(hidden))

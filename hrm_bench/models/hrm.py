@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from hrm_bench.charlm import CharLM, Memories, MemoryPolicy, State
 from hrm_bench.layers.block import stack
-from hrm_bench.layers.dropout import Embedding
+from hrm_bench.layers.dropout import Embedding, Head
 from hrm_bench.layers.hierarchy import Advance, Update, update_levels
 from hrm_bench.objectives import Objective
 
@@ -67,7 +67,7 @@ class HRM(CharLM):
             for _ in self.periods
         )
         self.initial_states = nn.ParameterList(torch.zeros(window, width) for _ in self.periods)
-        self.head = nn.Linear(width, vocabulary_size, bias=False)
+        self.head = Head(width, vocabulary_size)
         self.q_head = nn.Linear(width, 2, bias=False)  # halt or go on, as in the paper; no loss of ours uses it
         self.build_memory(width=width, num_heads=num_heads, causal=causal)
         self.initialise(width=width)

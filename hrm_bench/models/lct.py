@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from hrm_bench.charlm import CharLM, Memories, MemoryPolicy, State
 from hrm_bench.layers.block import stack
-from hrm_bench.layers.dropout import Embedding
+from hrm_bench.layers.dropout import Embedding, Head
 from hrm_bench.layers.hierarchy import Update, update_levels
 from hrm_bench.objectives import Objective
 
@@ -75,7 +75,7 @@ class LCT(CharLM):
             )
             for _ in self.periods
         )
-        self.head = nn.Linear(width * len(self.periods), vocabulary_size, bias=head_bias)
+        self.head = Head(width * len(self.periods), vocabulary_size, bias=head_bias)
         self.initialise(width=width)
         if head_bias:
             nn.init.zeros_(self.head.bias)

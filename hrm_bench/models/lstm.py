@@ -25,7 +25,7 @@ Shapes: B lanes, T characters, D width, of the embedding too, V vocabulary.
 from torch import Tensor, nn
 
 from hrm_bench.charlm import CharLM, Memories, MemoryPolicy, State
-from hrm_bench.layers.dropout import Dropout, Embedding
+from hrm_bench.layers.dropout import Embedding, Head
 from hrm_bench.objectives import Objective
 
 
@@ -45,8 +45,7 @@ class LSTM(CharLM):
         super().__init__(window=window, num_segments=1, memory=memory, objective=objective, seed=seed)
         self.embedding = Embedding(vocabulary_size, width)
         self.recurrent = nn.LSTM(width, width, batch_first=True)
-        self.dropout = Dropout("feed_forward")  # of what the head reads
-        self.head = nn.Linear(width, vocabulary_size, bias=False)
+        self.head = Head(width, vocabulary_size)
         self.initialise(width=width)
 
     def initial_state(self, num_lanes: int, length: int) -> State:
@@ -54,4 +53,4 @@ class LSTM(CharLM):
 
     def segment(self, tokens: Tensor, state: State, memory: Memories) -> tuple[Tensor, State, Memories]:
         hidden, _ = self.recurrent(self.embedding(tokens))  # (B, T, D), from zero
-        return self.head(self.dropout(hidden)), (), ()
+        return self.head(hidden), (), ()

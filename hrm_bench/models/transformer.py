@@ -20,11 +20,11 @@ positions, which the rotary ones make unnecessary.)
 Shapes: B lanes, T characters, D width, F hidden width of the feed-forward, V vocabulary.
 """
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from hrm_bench.charlm import CharLM, Memories, MemoryPolicy, State
 from hrm_bench.layers.block import stack
-from hrm_bench.layers.dropout import Embedding
+from hrm_bench.layers.dropout import Embedding, Head
 from hrm_bench.objectives import Objective
 
 
@@ -56,7 +56,7 @@ class Transformer(CharLM):
             window=window,
             causal=causal,
         )
-        self.head = nn.Linear(width, vocabulary_size, bias=False)
+        self.head = Head(width, vocabulary_size)
         self.initialise(width=width)
 
     def initial_state(self, num_lanes: int, length: int) -> State:

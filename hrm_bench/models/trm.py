@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from hrm_bench.charlm import CharLM, Memories, MemoryPolicy, State
 from hrm_bench.layers.block import stack
-from hrm_bench.layers.dropout import Embedding
+from hrm_bench.layers.dropout import Embedding, Head
 from hrm_bench.objectives import Objective
 
 
@@ -62,7 +62,7 @@ class TRM(CharLM):
             causal=causal,
         )
         self.initial_states = nn.ParameterList(torch.zeros(window, width) for _ in ("y", "z"))
-        self.head = nn.Linear(width, vocabulary_size, bias=False)
+        self.head = Head(width, vocabulary_size)
         self.initialise(width=width)
 
     def initial_state(self, num_lanes: int, length: int) -> State:

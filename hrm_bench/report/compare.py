@@ -17,7 +17,7 @@ from hrm_bench.statistics import Difference, holm, paired_difference
 
 Cells = dict[int, Record]  # by seed
 WORDS = frozenset({"variant"})  # headings of words; all others are of figures
-NOT_COMPARED = ("experiment.", "logger.", "data.path", "seed", "model.name")
+NOT_COMPARED = ("experiment.", "logger.", "data.path", "seed", "model.name", "recipe.name")
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from omegaconf import OmegaConf
 
 from hrm_bench.config import COMPOSITION_ERRORS, conf_folder
 from hrm_bench.records import Record
-from hrm_bench.report.variants import flat
+from hrm_bench.report.variants import flat, recipe_name
 
 PROGRAM = "python -m hrm_bench"
-NEVER = {"model.name", "memory.mode", "data.source", "data.path", "seed"}  # told by a group's name, or apart
+NEVER = {"model.name", "memory.mode", "data.source", "data.path", "recipe.name", "seed"}  # told by a group, or apart
 APART = ("experiment.", "logger.")  # change no figure
 PLAIN = re.compile(r"[A-Za-z_][\w./-]*")
 
@@ -79,6 +79,9 @@ def _groups(record: Record) -> list[str] | None:
     composed = _composed(tuple(groups))
     if composed is None or composed.values["data.source"] != chosen["data"]:
         groups.append(f"data={chosen['data']}")
+    recipe = recipe_name(record)
+    if recipe in _choices("recipe") and (composed is None or composed.values["recipe.name"] != recipe):
+        groups.append(f"recipe={recipe}")
     if chosen["data"] == "text_file":
         groups.append(f"data.path={_value(config['data']['path'])}")
     if not _is_of_conf(name) and name != "custom":

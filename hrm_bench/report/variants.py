@@ -144,7 +144,15 @@ def baseline(key: Key, found: Mapping[Key, Mapping[int, Record]]) -> Mapping[int
 
 def settings_text(settings: Iterable[tuple[str, Any]]) -> str:
     """Settings as one would type them."""
-    return " ".join(f"{name}={json.dumps(value) if isinstance(value, tuple) else value}" for name, value in settings)
+    return " ".join(
+        f"{name.removesuffix('.name')}={json.dumps(value) if isinstance(value, tuple) else value}"
+        for name, value in settings
+    )
+
+
+def recipe_name(record: Record) -> str:
+    """The recipe that a cell was composed of; that of the reports where its record is older than any other."""
+    return str(record["config"].get("recipe", {}).get("name", "published"))
 
 
 def _row(key: Key, seeds: Mapping[int, Record], theirs: Mapping[int, Record]) -> Row:
@@ -201,13 +209,22 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def _settings_apart(records: Iterable[Record]) -> list[str]:
-    """The keys, other than model, memory and seed, by which cells of one model and memory differ somewhere."""
-    seen: dict[tuple[str, str, str], set[str]] = {}
+    """The keys, other than model, memory and seed, by which cells of one model and memory differ somewhere.
+
+    Of a recipe's values, those by which cells of one recipe do: its name tells the others.
+    """
+    seen: dict[tuple[str, str, str, str], set[str]] = {}
     for record in records:
-        for key, value in flat(record["config"]):
+        for key, value in _values(record).items():
             if _told(record, key):
-                seen.setdefault((record["model"], record["memory"], key), set()).add(json.dumps(value))
-    return sorted({key for (_, memory, key), values in seen.items() if len(values) > 1 and _matters(memory, key)})
+                recipe = recipe_name(record) if key.startswith("recipe.") and key != "recipe.name" else ""
+                seen.setdefault((record["model"], record["memory"], recipe, key), set()).add(json.dumps(value))
+    return sorted({key for (_, memory, _, key), values in seen.items() if len(values) > 1 and _matters(memory, key)})
+
+
+def _values(record: Record) -> dict[str, Any]:
+    """Every value of a record's config under its dotted key."""
+    return dict(flat(record["config"])) | {"recipe.name": recipe_name(record)}
 
 
 def _matters(memory: str, key: str) -> bool:
@@ -223,7 +240,7 @@ def _told(record: Record, key: str) -> bool:
 
 def settings(record: Record, apart: Sequence[str]) -> tuple[tuple[str, Any], ...]:
     """Of the keys that tell variants apart, those that a record has and that matter to it, with their values."""
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in flat(record["config"])}
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in _values(record).items()}
     return tuple(
         (key, values[key]) for key in apart if key in values and _matters(record["memory"], key) and _told(record, key)
     )
