@@ -7,10 +7,11 @@ TESTS := -m pytest -n 2 --dist worksteal -m 'not slow'
 RUN := $(BIN)/python -m hrm_bench -m launcher=joblib
 LOWEST := .venv-lowest
 ARGS ?=
+RECIPE ?= published
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test_slow test_lowest check reproduce exp1 exp2 exp2_as_published supervision causal_mask hierarchy plateau \
-	memory_matrix experiments report dashboard bench clean
+	memory_matrix experiments recipes ablation report dashboard bench clean
 
 help: ## Show this help
 	@grep -hE '^[a-z0-9_]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -47,8 +48,13 @@ check: setup ## What to run before a commit: style, types, tests
 	$(BIN)/mypy
 	$(BIN)/python $(TESTS)
 
-reproduce: exp1 exp2 exp2_as_published supervision causal_mask ## Every claim of both reports on WikiText-2, 8 seeds, to its verdict
+ifeq ($(RECIPE),published)
+reproduce: exp1 exp2 exp2_as_published supervision causal_mask ## Every claim of both reports on WikiText-2, 8 seeds, to its verdict; RECIPE=tuned: by that recipe
 	$(BIN)/python -m hrm_bench.report
+else
+reproduce: setup
+	$(RUN) experiment=recipes recipe=$(RECIPE) $(ARGS)
+endif
 
 experiments: hierarchy plateau memory_matrix ## Beyond the reports: hierarchy, plateau, memory_matrix; then the report
 	$(BIN)/python -m hrm_bench.report
@@ -76,6 +82,12 @@ plateau: setup ## Failed, or stopped on the unigram plateau? Patience off, and a
 
 memory_matrix: setup ## Where does a memory help? Modes, orders of the text, windows a sample
 	$(RUN) experiment=memory_matrix $(ARGS)
+
+recipes: setup ## Every model under both recipes: as published, and as well as we can train it
+	$(RUN) experiment=recipes $(ARGS)
+
+ablation: setup ## What each part of recipe=tuned is worth
+	$(RUN) experiment=ablation $(ARGS)
 
 report: setup ## The report of all sweeps in multirun/, again, from their records
 	$(BIN)/python -m hrm_bench.report

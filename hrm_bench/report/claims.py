@@ -10,8 +10,17 @@ import yaml
 
 from hrm_bench import statistics
 from hrm_bench.records import Record
+from hrm_bench.report import rerun
 from hrm_bench.report.tables import markdown_grid, print_grid
-from hrm_bench.report.variants import PUBLISHED_TEXT, Variant, by_experiment, left_plateau, perplexity, variants
+from hrm_bench.report.variants import (
+    PUBLISHED_TEXT,
+    Variant,
+    by_experiment,
+    left_plateau,
+    perplexity,
+    recipe_name,
+    variants,
+)
 from hrm_bench.statistics import MIN_PAIRS, MOST_SEEDS
 
 DATA: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("claims.yaml").read_text(encoding="utf-8"))
@@ -42,6 +51,7 @@ class Claim:
 
 
 CLAIMS = [Claim(**entry) for entry in DATA["claims"]]
+PUBLISHED = "published"  # the recipe of the reports
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,7 @@ class Finding:
     report: int
     published: str
     experiment: str
+    recipe: str
     command: str  # that runs the cells
     quantity: str
     measure: str
@@ -87,34 +98,57 @@ class Missing(NamedTuple):
 
 
 def findings(records: Sequence[Record]) -> list[Finding]:
-    """A finding for each claim and each of its experiments of which the (finished) records have all the cells."""
-    alone = [_finding(claim, name, sides) for claim, name, sides in _searched(records) if not isinstance(sides, str)]
-    adjusted = statistics.holm([finding.p for finding in alone])
-    return [replace(finding, p_holm=p) for finding, p in zip(alone, adjusted, strict=True)]
+    """A finding for each claim, recipe and experiment of which the (finished) records have all the cells.
+
+    Those of the reports' recipe come first; p is adjusted among the findings of a recipe.
+    """
+    made = []
+    others = dict.fromkeys(recipe_name(record) for record in records)
+    for recipe in dict.fromkeys([PUBLISHED, *others]):
+        searched = _searched(records, recipe)
+        alone = [_finding(claim, *place, sides) for claim, place, sides in searched if not isinstance(sides, str)]
+        adjusted = statistics.holm([finding.p for finding in alone])
+        made += [replace(finding, p_holm=p) for finding, p in zip(alone, adjusted, strict=True)]
+    return made
 
 
 def missing(records: Sequence[Record]) -> list[Missing]:
     """The others, why they are not measured, and the command that would change it."""
     return [
-        Missing(claim.claim, name, claim.experiments[name], reason)
-        for claim, name, reason in _searched(records)
-        if isinstance(reason, str)
+        Missing(claim.claim, place.experiment, place.command, reason)
+        for claim, place, reason in _searched(records, PUBLISHED)
+        if isinstance(reason, str) and place.experiment not in DATA["everywhere"]
     ]
 
 
-def _searched(records: Sequence[Record]) -> Iterator[tuple[Claim, str, list[Mapping[int, Record]] | str]]:
+class Place(NamedTuple):
+    """Where a claim is measured."""
+
+    experiment: str
+    recipe: str
+    command: str
+
+
+def _searched(
+    records: Sequence[Record], recipe: str
+) -> Iterator[tuple[Claim, Place, list[Mapping[int, Record]] | str]]:
     """Each claim in each of its experiments, with its cells by seed or the reason why there are none."""
-    published = [record for record in records if _is_published(record["config"])]
-    found = {name: variants(its) for name, its in by_experiment(published).items()}
+    ours = [record for record in records if recipe_name(record) == recipe and _is_as_published(record)]
+    found = {name: variants(its) for name, its in by_experiment(ours).items()}
     for claim in CLAIMS:
-        for name in claim.experiments:
-            yield claim, name, _sides(claim, found.get(name, []))
+        if recipe == PUBLISHED or claim.quantity != "level":
+            for name, command in (claim.experiments | DATA["everywhere"]).items():
+                yield claim, Place(name, recipe, command), _sides(claim, found.get(name, []))
 
 
-def _is_published(config: Mapping[str, Any]) -> bool:
-    """Whether text and settings are the reports'."""
+def _is_as_published(record: Record) -> bool:
+    """Whether text and settings are the reports'; of another recipe's training, whether it is that recipe's own."""
+    config = record["config"]
     text = all(config["data"][key] == value for key, value in PUBLISHED_TEXT.items())
-    return text and all(_value(config, key, value) == value for key, value in DATA["protocol"].items())
+    recipe = recipe_name(record)
+    protocol = {key: v for key, v in DATA["protocol"].items() if recipe == PUBLISHED or not key.startswith("recipe.")}
+    settings = all(_value(config, key, value) == value for key, value in protocol.items())
+    return text and settings and (recipe == PUBLISHED or config["recipe"] == rerun.recipe(record["model"], recipe))
 
 
 def _value(config: Mapping[str, Any], key: str, default: Any = None) -> Any:
@@ -163,7 +197,9 @@ def _measured(claim: Claim, rows: Sequence[Sequence[Record]]) -> statistics.Quan
     return statistics.share(part, gap)
 
 
-def _finding(claim: Claim, experiment: str, sides: Sequence[Mapping[int, Record]]) -> Finding:
+def _finding(
+    claim: Claim, experiment: str, recipe: str, command: str, sides: Sequence[Mapping[int, Record]]
+) -> Finding:
     seeds = sorted(set.intersection(*map(set, sides)))
     rows = [[side[seed] for side in sides] for seed in seeds]
     left = [row for row in rows if all(left_plateau(record) for record in row)]
@@ -179,7 +215,8 @@ def _finding(claim: Claim, experiment: str, sides: Sequence[Mapping[int, Record]
         **{name: getattr(claim, name) for name in ("claim", "report", "published", "quantity", "measure")},
         **found._asdict() | {"seeds": tuple(seeds)},
         experiment=experiment,
-        command=claim.experiments[experiment],
+        recipe=recipe,
+        command=command,
         unit="" if claim.quantity == "level" else "%",
         range_low=bounds[0],
         range_high=bounds[1],
@@ -200,6 +237,8 @@ def _finding(claim: Claim, experiment: str, sides: Sequence[Mapping[int, Record]
 def grid(found: Sequence[Finding]) -> tuple[list[str], list[list[str]]]:
     """Headings and cells of the table, without the columns that are empty everywhere."""
     lines = [_line(finding) for finding in found]
+    if all(finding.recipe == PUBLISHED for finding in found):
+        lines = [line | {"recipe": ""} for line in lines]
     headings = [heading for heading in (lines[0] if lines else []) if any(line[heading] for line in lines)]
     return headings, [[line[heading] for heading in headings] for line in lines]
 
@@ -211,6 +250,7 @@ def _line(finding: Finding) -> dict[str, str]:
         "claim": finding.claim,
         "published": finding.published,
         "experiment": finding.experiment,
+        "recipe": finding.recipe,
         "measured": f"{finding.measure}: {_figure(finding, finding.estimate, finding.low, finding.high)}",
         "holds between": f"{' and '.join(bounds)}{'' if bounds[1:] else ' or more'} {finding.unit}".rstrip(),
         "seeds": str(len(finding.seeds)),

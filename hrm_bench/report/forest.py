@@ -71,7 +71,8 @@ def of_findings(found: Sequence[Finding], figures: Mapping[str, float | None]) -
     lines = []
     for finding in found:
         if finding.quantity == "difference" and finding.range_low is not None and finding.range_high is not None:
-            label = f"{finding.measure}{'' if finding.decides else ', as run'}"
+            recipe = "" if finding.recipe == "published" else f", recipe={finding.recipe}"
+            label = f"{finding.measure}{recipe}{'' if finding.decides else ', as run'}"
             between = finding.range_low, finding.range_high
             published = figures.get(finding.claim)
             lines.append(Line(label, finding.estimate, finding.low, finding.high, published, finding.verdict, between))

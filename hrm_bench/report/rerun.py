@@ -48,6 +48,15 @@ def whole(name: str) -> str | None:
     return f"{PROGRAM} -m experiment={name}" if _is_of_conf(name) else None
 
 
+def recipe(model: str, name: str) -> dict[str, Any] | None:
+    """The values of a recipe for a model, as conf/ has them; None where it has not."""
+    if model not in _choices("model") or name not in _choices("recipe"):
+        return None
+    composed = _composed((f"model={model}", f"recipe={name}"))
+    values = {} if composed is None else composed.values
+    return {key.removeprefix("recipe."): value for key, value in values.items() if key.startswith("recipe.")}
+
+
 def words(record: Record) -> list[str] | None:
     """The overrides that compose a record's config, less its seed."""
     config, memoryless = record["config"], record["memory"] == "none" != record["config"]["memory"]["mode"]
@@ -79,9 +88,9 @@ def _groups(record: Record) -> list[str] | None:
     composed = _composed(tuple(groups))
     if composed is None or composed.values["data.source"] != chosen["data"]:
         groups.append(f"data={chosen['data']}")
-    recipe = recipe_name(record)
-    if recipe in _choices("recipe") and (composed is None or composed.values["recipe.name"] != recipe):
-        groups.append(f"recipe={recipe}")
+    trained = recipe_name(record)
+    if trained in _choices("recipe") and (composed is None or composed.values["recipe.name"] != trained):
+        groups.append(f"recipe={trained}")
     if chosen["data"] == "text_file":
         groups.append(f"data.path={_value(config['data']['path'])}")
     if not _is_of_conf(name) and name != "custom":
