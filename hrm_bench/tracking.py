@@ -127,14 +127,14 @@ def report(records: Sequence[Record], folder: Path) -> None:
             return
         import wandb
 
-        from hrm_bench.report import claims, curves, drawing, outputs, tables
+        from hrm_bench.report import claims, curves, drawing, outputs, tables, verdicts
         from hrm_bench.report.variants import variants
 
         headings, lines = tables.grid(records)
         shown: dict[str, Any] = {"results": wandb.Table(columns=[*headings], data=lines)}
         found = claims.findings(records)
         if found:
-            headings, lines = claims.grid(found)
+            headings, lines = verdicts.grid(found)
             shown["verdicts"] = wandb.Table(columns=[*headings], data=lines)
         with drawing.style():
             for panel in curves.panels(variants(records)):

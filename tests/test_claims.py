@@ -20,7 +20,7 @@ import hrm_bench
 from hrm_bench import records
 from hrm_bench.config import conf_folder
 from hrm_bench.metrics import score
-from hrm_bench.report import claims, tables
+from hrm_bench.report import claims, rerun, tables, verdicts
 from hrm_bench.statistics import AT_LEAST, holm
 
 SEEDS = range(42, 50)
@@ -65,7 +65,8 @@ def cells(model, mean, /, *, noise=NOISE, **settings):
 
 def against_hrm(mean, **settings):
     """HRM at 12.10 and Infini-HRM, of which no claim speaks but that of its improvement by 4.7 %."""
-    return cells("hrm", 12.10) + cells("infini_hrm", mean, memory="reset", noise=NOISE[::-1], **settings)
+    both = {name: settings[name] for name in ("experiment", "recipe") if name in settings}
+    return cells("hrm", 12.10, **both) + cells("infini_hrm", mean, memory="reset", noise=NOISE[::-1], **settings)
 
 
 @functools.cache
@@ -106,7 +107,7 @@ def test_an_effect_of_the_published_size_is_reproduced():
 def test_another_effect_is_contradicted_and_told(mean, departure):
     finding = only(claims.findings(against_hrm(mean)))
     assert (finding.verdict, finding.departure) == ("contradicted", departure)
-    assert claims.verdict_text(finding) == f"contradicted: {departure}"
+    assert verdicts.verdict_text(finding) == f"contradicted: {departure}"
 
 
 def test_an_effect_at_the_bound_is_undecided_and_tells_how_many_seeds_would_decide():
@@ -114,14 +115,14 @@ def test_an_effect_at_the_bound_is_undecided_and_tells_how_many_seeds_would_deci
     assert finding.low < -2.35 < finding.high
     assert finding.verdict == "undecided"
     assert 8 < finding.seeds_needed < 10_000
-    assert claims.verdict_text(finding) == f"undecided: needs about {finding.seeds_needed:,} seeds"
+    assert verdicts.verdict_text(finding) == f"undecided: needs about {finding.seeds_needed:,} seeds"
 
 
 def test_few_seeds_are_undecided_whatever_they_say():
     few = claims.findings([each for each in against_hrm(11.53) if each["seed"] < 46])
     assert (only(few).verdict, only(few).low, only(few).p, only(few).seeds_needed) == ("undecided", None, None, 5)
     one = only(claims.findings([each for each in against_hrm(11.53) if each["seed"] == 42]))
-    assert claims.verdict_text(one) == "undecided: needs at least 5 seeds"
+    assert verdicts.verdict_text(one) == "undecided: needs at least 5 seeds"
 
 
 def test_a_difference_is_taken_over_the_seeds_that_all_cells_have():
@@ -144,7 +145,7 @@ def test_a_level_is_of_the_mean_over_seeds():
 def test_cells_that_are_not_causal_say_only_whether_the_experiment_repeats():
     finding = only(claims.findings(against_hrm(11.53, causal=False)))
     assert (finding.verdict, finding.causal, finding.decides) == ("reproduced", False, False)
-    assert claims.verdict_text(finding) == "reproduced; as run, not causal"
+    assert verdicts.verdict_text(finding) == "reproduced; as run, not causal"
 
 
 def test_the_claim_about_the_leak_is_decided_by_cells_that_leak():
@@ -155,7 +156,7 @@ def test_the_claim_about_the_leak_is_decided_by_cells_that_leak():
     finding = only(claims.findings(leak + with_mask))
     assert finding.measure == "hrm model.causal=false"
     assert (finding.verdict, finding.causal, finding.decides) == ("reproduced", False, True)
-    assert claims.verdict_text(finding) == "reproduced; not causal, as claimed"
+    assert verdicts.verdict_text(finding) == "reproduced; not causal, as claimed"
     assert claims.findings(with_mask) == []
 
 
@@ -185,7 +186,7 @@ def test_seeds_on_the_plateau_are_named_and_those_that_left_it_stand_beside():
     assert (finding.left_estimate, finding.left_low, finding.left_high) == (alone.estimate, alone.low, alone.high)
     assert finding.estimate > 10 > 0 > finding.left_estimate
     assert len(finding.seeds) == 8
-    assert "infini_hrm reset: 43, 47; over the 6 seeds that left it: -4.7 [" in claims.markdown([finding])
+    assert "infini_hrm reset: 43, 47; over the 6 seeds that left it: -4.7 [" in verdicts.markdown([finding])
 
 
 @pytest.mark.parametrize(("mean", "named"), [(23.2, 1), (11.53, 0)])
@@ -210,7 +211,7 @@ def test_shares_say_how_much_of_the_gap_each_part_of_deep_supervision_explains()
 @pytest.mark.parametrize("lct", [11.3, 9.0])
 def test_a_share_of_no_gap_is_undecided(lct):
     finding, _ = shares(lct_task=10.0, last_segment=14.0, lct=lct)
-    assert claims.verdict_text(finding) == "undecided: there may be no gap"
+    assert verdicts.verdict_text(finding) == "undecided: there may be no gap"
 
 
 @pytest.mark.parametrize(
@@ -316,8 +317,8 @@ def test_verdicts_can_be_had_again_from_the_records_alone(tmp_path):
 
 def test_markdown_and_csv_say_the_same_after_the_rule(tmp_path):
     found = claims.findings(against_hrm(11.53) + cells("hrm", 11.3, experiment="hrm_vs_lct"))
-    markdown, table = claims.write(found, tmp_path)
-    assert markdown.read_text().startswith(claims.RULE)
+    markdown, table = verdicts.write(found, tmp_path)
+    assert markdown.read_text().startswith(verdicts.RULE)
     lines = [line for line in markdown.read_text().splitlines() if line.startswith("| ")][2:]
     with table.open() as file:
         rows = list(csv.DictReader(file))
@@ -332,16 +333,44 @@ def test_markdown_and_csv_say_the_same_after_the_rule(tmp_path):
 
 
 def test_nothing_measured_is_said_to_be_so(tmp_path, capsys):
-    claims.show([])
-    markdown, table = claims.write([], tmp_path)
-    assert claims.NOTHING in capsys.readouterr().out
-    assert claims.NOTHING in markdown.read_text()
+    verdicts.show([])
+    markdown, table = verdicts.write([], tmp_path)
+    assert verdicts.NOTHING in capsys.readouterr().out
+    assert verdicts.NOTHING in markdown.read_text()
     assert len(table.read_text().splitlines()) == 1
 
 
 def test_a_narrow_terminal_loses_no_word_of_a_verdict(monkeypatch):
     out = io.StringIO()
     monkeypatch.setattr(tables, "Console", lambda: Console(file=out, width=90, force_terminal=True, no_color=True))
-    claims.show(claims.findings(against_hrm(11.53)))
+    verdicts.show(claims.findings(against_hrm(11.53)))
     assert "…" not in out.getvalue()
     assert "reproduced" in re.sub(r"[\s│]|\x1b\[\d*m", "", out.getvalue())
+
+
+def test_a_claim_of_a_difference_has_a_verdict_under_another_recipe_too():
+    tuned = {"recipe": rerun.recipe("hrm", "tuned")}
+    made = against_hrm(11.53, experiment="recipes") + against_hrm(12.9, experiment="recipes", **tuned)
+    published, other = [each for each in claims.findings(made) if each.quantity == "difference"]
+    assert (published.recipe, published.verdict) == ("published", "reproduced")
+    assert (other.recipe, other.verdict) == ("tuned", "contradicted")
+    assert other.command == "make recipes"
+    headings, lines = verdicts.grid([published, other])
+    assert [line[headings.index("recipe")] for line in lines] == ["published", "tuned"]
+    assert "recipe" not in verdicts.grid([published])[0]
+
+
+def test_a_level_is_claimed_of_the_published_recipe_alone():
+    tuned = {"recipe": rerun.recipe("hrm", "tuned")}
+    made = cells("hrm", 11.4, experiment="recipes") + cells("hrm", 8, experiment="recipes", **tuned)
+    level = only(claims.findings(made))
+    assert (level.recipe, level.estimate) == ("published", pytest.approx(11.4))
+
+
+def test_a_recipe_whose_values_were_changed_says_nothing_of_a_claim():
+    changed = {"recipe": rerun.recipe("hrm", "tuned") | {"budget": 5}}
+    assert claims.findings(against_hrm(11.53, experiment="recipes", **changed)) == []
+
+
+def test_an_experiment_that_has_every_claim_is_not_told_missing():
+    assert "recipes" not in {each.experiment for each in claims.missing([])}

@@ -6,7 +6,7 @@ from pathlib import Path
 from hrm_bench import records
 from hrm_bench.errors import UsageError, command
 from hrm_bench.records import Record
-from hrm_bench.report import claims, compare, outputs, tables
+from hrm_bench.report import claims, compare, outputs, tables, verdicts
 from hrm_bench.report.sections import sections
 
 ALL = Path("multirun")
@@ -34,7 +34,7 @@ def main(words: list[str]) -> int:
         compared = compare.compare({name: _finished(found) for name, found in sweeps.items()}) if words else []
         compare.show(compared)
         written += outputs.write_together(sweeps, above, together, compared)
-    claims.show(claims.findings([record for found in sweeps.values() for record in _finished(found)]))
+    verdicts.show(claims.findings([record for found in sweeps.values() for record in _finished(found)]))
     for path in written:
         print(f"Written: {path}")
     return 0

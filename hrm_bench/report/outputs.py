@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hrm_bench import records as records_
 from hrm_bench.records import Record
-from hrm_bench.report import claims, compare, page, plots, tables
+from hrm_bench.report import claims, compare, page, plots, tables, verdicts
 from hrm_bench.report.sections import Section
 from hrm_bench.report.sheets import Sheet
 
@@ -40,7 +40,7 @@ def write_together(
     records = [record for its in sweeps.values() for record in its]
     finished = [record for record in records if records_.is_finished(record)]
     return [
-        *claims.write(claims.findings(finished), folder),
+        *verdicts.write(claims.findings(finished), folder),
         *(compare.write(compared, folder) if compared else []),
         plots.write(finished, folder / "results.svg"),
         *_page(records, folder, made, compare.sheets(compared)),

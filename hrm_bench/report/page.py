@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from hrm_bench import records as records_
 from hrm_bench.records import Record
-from hrm_bench.report import claims, forest, sheets
+from hrm_bench.report import claims, forest, sheets, verdicts
 from hrm_bench.report.drawing import Plot
 from hrm_bench.report.sections import Failure, Section, failures, forest_plots, sections
 from hrm_bench.report.sheets import Mark, Sheet
@@ -58,7 +58,7 @@ def _html(
     finished = [record for record in records if records_.is_finished(record)]
     return _template().render(
         sections=made,
-        rule=claims.RULE,
+        rule=verdicts.RULE,
         verdicts=_verdicts(found),
         verdict_plots=verdict_plots,
         missing=_missing(finished),
@@ -88,7 +88,7 @@ def _verdict_plots(found: Sequence[claims.Finding]) -> list[Plot]:
 
 def _verdicts(found: Sequence[claims.Finding]) -> Sheet | None:
     """The table of findings, each verdict with a sign, so that colour is not needed to tell them apart."""
-    headings, lines = claims.grid(found)
+    headings, lines = verdicts.grid(found)
     if not found:
         return None
     place = headings.index("verdict")
