@@ -157,11 +157,13 @@ def _cross_faults(values: Mapping[str, Any]) -> Iterator[str]:
         yield f"model.num_heads={num_heads}: must divide model.width={width} into heads of even width; {hint}"
     if "periods" in model and "num_cycles" in model:
         steps = model["num_cycles"] * model["num_timesteps"]
-        if model.get("gradient_depth", 1) > steps:
-            yield (
-                f"model.gradient_depth={model['gradient_depth']}: a segment has num_cycles·num_timesteps = {steps} "
-                f"steps; try model.gradient_depth={steps}"
-            )
+        for group, has_depth in (("model", True), ("recipe", "gradient_depth" in model)):
+            depth = values[group].get("gradient_depth")
+            if has_depth and depth is not None and depth > steps:
+                yield (
+                    f"{group}.gradient_depth={depth}: a segment has num_cycles·num_timesteps = {steps} "
+                    f"steps; try {group}.gradient_depth={steps}"
+                )
         if any(steps % period for period in model["periods"]):
             yield (
                 f"model.periods={model['periods']}: each must divide num_cycles·num_timesteps = {steps}, the steps "

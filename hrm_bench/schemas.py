@@ -72,6 +72,7 @@ class RecipeSchema:
     decayed: str = option("all", choice("all", "matrices"))
     gradient_clip: float = number(at_least=0)
     averaging: float = option(0, number(at_least=0, at_most=0.99999))
+    gradient_depth: int | None = option(None, number(at_least=1))
     offsets: str = option("fixed", choice("fixed", "random"))
     embedding_dropout: float = option(0, number(at_least=0, at_most=0.99))
     attention_dropout: float = option(0, number(at_least=0, at_most=0.99))

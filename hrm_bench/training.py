@@ -43,6 +43,8 @@ def build(cfg: DictConfig) -> CharLM:
     settings = cast(dict[str, Any], settings)
     del settings["name"]
     objective = settings.pop("objective")
+    if cfg.recipe.gradient_depth is not None and "gradient_depth" in settings:
+        settings["gradient_depth"] = cfg.recipe.gradient_depth
     optimizer = OptimizerSettings(
         learning_rate=cfg.recipe.learning_rate,
         weight_decay=cfg.recipe.weight_decay,

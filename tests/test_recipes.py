@@ -209,3 +209,13 @@ def test_an_embedding_is_drawn_as_before_it_had_a_dropout(name):
     plain.load_state_dict(model.embedding.state_dict())
     tokens = torch.arange(97)[None]
     assert torch.equal(plain(tokens), model.embedding.eval()(tokens))
+
+
+def test_a_recipes_gradient_depth_is_that_of_the_models_that_have_one():
+    assert small("model=infini_hrm", "recipe.gradient_depth=2").gradient_depth == 2
+    assert small("model=infini_hrm").gradient_depth == 1
+    small("model=transformer", "recipe.gradient_depth=2")
+    with pytest.raises(
+        UsageError, match=r"recipe\.gradient_depth=3: a segment has .* = 2 steps; try recipe\.gradient_depth=2"
+    ):
+        compose("data=sample", "recipe.gradient_depth=3")

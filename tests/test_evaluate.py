@@ -1,0 +1,109 @@
+"""The other questions to finished cells: against loops that ask one character at a time."""
+
+import json
+import math
+
+import pytest
+import torch
+from conftest import compose
+from test_run import quick
+
+from hrm_bench import evaluate, records
+from hrm_bench.errors import UsageError
+from hrm_bench.floors import Counts
+from hrm_bench.generate import load_cell
+from hrm_bench.run import cell_folder, run_cell
+from hrm_bench.training import load_windows
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """Two seeds of HRM, one of Infini-HRM that carries its memory, and one of a model that sees the future."""
+    root = tmp_path_factory.mktemp("sweep")
+    for words in (("seed=1",), ("seed=2",), ("model=infini_hrm", "memory=carry"), ("model.causal=false",)):
+        run_cell(quick("recipe.max_epochs=1", *words), root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def asked(sweep):
+    evaluate.main([str(sweep)])
+    return {(each["variant"], each["split"]): each for each in evaluate.read(sweep)}
+
+
+def test_what_is_scored_is_what_the_records_have(sweep, asked):
+    assert {variant for variant, _ in asked} == {"hrm model.causal=True", "infini_hrm carry model.causal=True"}
+    for record in records.read_all(sweep):
+        if record["causal"]:
+            label = "hrm model.causal=True" if record["model"] == "hrm" else "infini_hrm carry model.causal=True"
+            for split in evaluate.SPLITS:
+                found = asked[label, split]
+                scored = dict(zip(found["seeds"], found["scored"], strict=True))[record["seed"]]
+                assert scored == pytest.approx(record[split]["perplexity"], rel=1e-5)
+
+
+def test_a_sliding_window_gives_each_character_half_a_window_before_it(sweep, asked):
+    cfg = quick("recipe.max_epochs=1", "seed=1")
+    model, samples = load_cell(cell_folder(cfg, sweep)).eval(), load_windows(cfg).validation
+    text, window = samples.indices.long(), model.window
+    last, nlls = samples.num_characters - window, []
+    with torch.no_grad():
+        for place in range(samples.num_characters):
+            start = 0 if place < window else min((place // (window // 2) - 1) * (window // 2), last)
+            logits, _ = model(text[None, start : place + 1])
+            nlls.append(-float(logits[0, -1].double().log_softmax(dim=-1)[text[place + 1]]))
+            assert place < window or place - start >= window // 2
+    assert asked["hrm model.causal=True", "validation"]["sliding"][0] == pytest.approx(
+        math.exp(sum(nlls) / len(nlls)), rel=1e-5
+    )
+    assert asked["infini_hrm carry model.causal=True", "validation"]["sliding"] is None
+
+
+def test_averaged_seeds_and_counts_are_means_of_probabilities(sweep, asked):
+    cfgs = [quick("recipe.max_epochs=1", f"seed={seed}") for seed in (1, 2)]
+    data = load_windows(cfgs[0])
+    samples, text = data.validation, data.validation.indices.long()
+    models = [load_cell(cell_folder(cfg, sweep)).eval() for cfg in cfgs]
+    counts, train = Counts(), bytes(data.train.indices.tolist())
+    for position in range(len(train)):
+        counts.add(train, position)
+    together, with_counts = [], []
+    with torch.no_grad():
+        for start in range(0, samples.num_characters, samples.window):
+            window = text[start : start + samples.window + 1]
+            both = [model(window[None, :-1])[0][0].double().softmax(dim=-1) for model in models]
+            for place, target in enumerate(window[1:].tolist()):
+                ours = [float(each[place, target]) for each in both]
+                counted = counts.probabilities(bytes(window.tolist()), place + 1)[-1]
+                together.append(math.log(sum(ours) / 2))
+                with_counts.append(math.log((ours[0] + counted) / 2))
+    found = asked["hrm model.causal=True", "validation"]
+    assert found["averaged_seeds"] == pytest.approx(math.exp(-sum(together) / len(together)), rel=1e-5)
+    assert found["with_counts"][0] == pytest.approx(math.exp(-sum(with_counts) / len(with_counts)), rel=1e-5)
+
+
+def test_the_curve_over_segments_passes_through_what_was_scored(asked):
+    found = asked["hrm model.causal=True", "test"]
+    assert [*found["segments"]] == [str(number) for number in evaluate.SEGMENTS]
+    assert found["segments"]["2"] == pytest.approx(found["scored"])
+    assert found["segments"]["1"] != found["segments"]["16"]
+
+
+def test_the_answers_are_kept_as_json_and_as_a_table(sweep, asked):
+    assert len(json.loads((sweep / "evaluation.json").read_bytes())["answers"]) == len(asked) == 4
+    text = (sweep / "evaluation.md").read_text()
+    assert text.count("hrm model.causal=True | validation") == 2  # in two tables
+    assert "16 segments" in text
+
+
+@pytest.mark.parametrize("words", [[], ["one", "two"], ["nowhere"]])
+def test_what_is_no_sweep_is_told(words):
+    with pytest.raises(UsageError, match=r"give one folder|no finished causal cells"):
+        evaluate.main(words)
+
+
+def test_a_model_of_one_segment_has_no_curve(tmp_path):
+    words = ("model=transformer", "data.train_chars=2000", "recipe.max_epochs=1", "logger=none")
+    run_cell(compose("data=sample", *words), tmp_path)
+    evaluate.main([str(tmp_path)])
+    assert all(each["segments"] == {} for each in evaluate.read(tmp_path))
