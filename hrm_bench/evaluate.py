@@ -13,12 +13,9 @@ evaluation.md beside them. Shapes: B lanes, T characters, N scored characters, V
 """
 
 import itertools
-import json
 import math
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypedDict
 
 import torch
 from omegaconf import OmegaConf
@@ -29,33 +26,14 @@ from hrm_bench.charlm import CharLM
 from hrm_bench.data.windows import Samples
 from hrm_bench.errors import UsageError, command
 from hrm_bench.generate import load_cell
-from hrm_bench.report.tables import markdown_grid, print_grid
+from hrm_bench.report import answers
+from hrm_bench.report.answers import Answers
+from hrm_bench.report.tables import print_grid
 from hrm_bench.report.variants import Variant, variants
 from hrm_bench.teacher import distributions
 from hrm_bench.training import load_windows
 
 SEGMENTS = (1, 2, 3, 4, 6, 8, 12, 16)
-SPLITS = ("validation", "test")
-FILE = "evaluation.json"
-WORDS = {"variant", "split"}
-NOTE = (
-    "Perplexity a character, mean ± sd over seeds, of the weights that are best on validation. sliding: after half a "
-    "window at least; averaged seeds: one prediction, the mean of all seeds' probabilities; with counts: half the "
-    "model's probabilities, half those of Kneser-Ney (order 7, within the window)."
-)
-
-
-class Answers(TypedDict):
-    """Perplexities of a variant on one split, by seed where there is a list."""
-
-    variant: str
-    split: str
-    seeds: list[int]
-    scored: list[float]  # as the results table has it
-    sliding: list[float] | None
-    averaged_seeds: float
-    with_counts: list[float]
-    segments: dict[str, list[float]]  # by their number; empty where there is but one
 
 
 @torch.no_grad()
@@ -90,7 +68,7 @@ def perplexity(found: Tensor, samples: Samples) -> float:
     return math.exp(-float(found.gather(1, targets[:, None]).log().mean()))
 
 
-def answers(variant: Variant, folder: Path) -> list[Answers]:
+def ask(variant: Variant, folder: Path) -> list[Answers]:
     """All answers of a variant, on validation and on test; its cells lie in ``folder``."""
     cells = {seed: load_cell(folder / _name(folder, record)).eval() for seed, record in variant.seeds.items()}
     record = next(iter(variant.seeds.values()))
@@ -132,40 +110,6 @@ def _name(folder: Path, record: records.Record) -> str:
     return next(path.name for path in folder.glob(f"*-{record['identity']}"))
 
 
-def grids(found: Sequence[Answers]) -> list[tuple[list[str], list[list[str]]]]:
-    """Two tables: the columns, and the curve over segments where there is one."""
-    lines = [
-        [
-            each["variant"],
-            each["split"],
-            str(len(each["seeds"])),
-            _mean(each["scored"]),
-            _mean(each["sliding"]) if each["sliding"] else "–",
-            f"{each['averaged_seeds']:.2f}",
-            _mean(each["with_counts"]),
-        ]
-        for each in found
-    ]
-    headings = ["variant", "split", "seeds", "as scored", "sliding", "averaged seeds", "with counts"]
-    curves = [
-        [each["variant"], each["split"], *map(_mean, each["segments"].values())] for each in found if each["segments"]
-    ]
-    both = [(headings, lines), (["variant", "split", *(f"{number} segments" for number in SEGMENTS)], curves)]
-    return [each for each in both if each[1]]
-
-
-def _mean(values: Sequence[float]) -> str:
-    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.2f}{spread}"
-
-
-def read(folder: Path) -> list[Answers]:
-    """What was answered of the cells in a folder; nothing where nothing was asked."""
-    path = folder / FILE
-    found: list[Answers] = json.loads(path.read_bytes())["answers"] if path.exists() else []
-    return found
-
-
 def main(words: Sequence[str]) -> int:
     """Ask all causal cells of a sweep, show their answers and write them."""
     if len(words) != 1 or words[0] in {"-h", "--help"}:
@@ -175,14 +119,13 @@ def main(words: Sequence[str]) -> int:
     asked = [variant for variant in variants(finished) if variant.row.causal] if finished else []
     if not asked:
         raise UsageError(f"{folder}: no finished causal cells here; give the folder of a sweep")
-    found = [each for variant in asked for each in answers(variant, folder)]
-    records.write_json(folder / FILE, {"answers": found})
-    tables = grids(found)
-    for title, (headings, lines) in zip(("other questions", "segments at evaluation"), tables, strict=False):
-        print_grid(title, headings, lines, words=WORDS, note=NOTE)
-    text = "\n\n".join([NOTE, *(markdown_grid(*table, words=WORDS) for table in tables)])
-    (folder / "evaluation.md").write_text(f"{text}\n", encoding="utf-8")
-    print(f"Written: {folder / FILE}\nWritten: {folder / 'evaluation.md'}")
+    found = [each for variant in asked for each in ask(variant, folder)]
+    written = answers.write(found, folder)
+    for title, (headings, lines) in zip(answers.TITLES, answers.grids(found), strict=False):
+        print_grid(title, headings, lines, words=answers.WORDS, note=answers.NOTE)
+    for path in written:
+        print(f"Written: {path}")
+    print(f"python -m hrm_bench.report {folder} puts them on its page.")
     return 0
 
 

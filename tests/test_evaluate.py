@@ -12,6 +12,8 @@ from hrm_bench import evaluate, records
 from hrm_bench.errors import UsageError
 from hrm_bench.floors import Counts
 from hrm_bench.generate import load_cell
+from hrm_bench.report import __main__ as report
+from hrm_bench.report import answers
 from hrm_bench.run import cell_folder, run_cell
 from hrm_bench.training import load_windows
 
@@ -28,7 +30,7 @@ def sweep(tmp_path_factory):
 @pytest.fixture(scope="module")
 def asked(sweep):
     evaluate.main([str(sweep)])
-    return {(each["variant"], each["split"]): each for each in evaluate.read(sweep)}
+    return {(each["variant"], each["split"]): each for each in answers.read(sweep)}
 
 
 def test_what_is_scored_is_what_the_records_have(sweep, asked):
@@ -36,7 +38,7 @@ def test_what_is_scored_is_what_the_records_have(sweep, asked):
     for record in records.read_all(sweep):
         if record["causal"]:
             label = "hrm model.causal=True" if record["model"] == "hrm" else "infini_hrm carry model.causal=True"
-            for split in evaluate.SPLITS:
+            for split in ("validation", "test"):
                 found = asked[label, split]
                 scored = dict(zip(found["seeds"], found["scored"], strict=True))[record["seed"]]
                 assert scored == pytest.approx(record[split]["perplexity"], rel=1e-5)
@@ -106,4 +108,12 @@ def test_a_model_of_one_segment_has_no_curve(tmp_path):
     words = ("model=transformer", "data.train_chars=2000", "recipe.max_epochs=1", "logger=none")
     run_cell(compose("data=sample", *words), tmp_path)
     evaluate.main([str(tmp_path)])
-    assert all(each["segments"] == {} for each in evaluate.read(tmp_path))
+    assert all(each["segments"] == {} for each in answers.read(tmp_path))
+
+
+def test_the_page_of_a_sweep_has_its_answers_and_their_curve(sweep, asked):
+    report.main([str(sweep)])
+    text = (sweep / "report.html").read_text()
+    assert "Other questions" in text
+    assert "segments at evaluation" in text
+    assert len([*(sweep / "plots").glob("*-segments-1.svg")]) == 1

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jinja2
@@ -10,7 +11,8 @@ from markupsafe import Markup
 
 from hrm_bench import records as records_
 from hrm_bench.records import Record
-from hrm_bench.report import claims, forest, sheets, verdicts
+from hrm_bench.report import answers, claims, forest, sheets, verdicts
+from hrm_bench.report.answers import Answers
 from hrm_bench.report.drawing import Plot
 from hrm_bench.report.sections import Failure, Section, failures, forest_plots, sections
 from hrm_bench.report.sheets import Mark, Sheet
@@ -26,18 +28,23 @@ def write(
     sweeps: Mapping[str, Sequence[Record]] | None = None,
     made: Sequence[Section] | None = None,
     comparison: Sequence[Sheet] = (),
+    asked: Mapping[str, Sequence[Answers]] = MappingProxyType({}),
 ) -> Path:
     """Write the page of these records, finished or not, and its plots as files into plots/ beside it; its path.
 
     ``sweeps`` are the records of each sweep by its name, where there are several; ``made`` their sections, where they
-    are drawn already.
+    are drawn already; ``asked``, what their cells answered to other questions.
     """
     made = drawn(records, sweeps) if made is None else made
     finished = [record for record in records if records_.is_finished(record)]
     found = claims.findings(finished)
     verdict_plots = _verdict_plots(found)
-    path.write_text(_html(records, made, found, verdict_plots, comparison), encoding="utf-8")
-    _write_plots([*verdict_plots, *(plot for section in made for plot in section.plots)], path.parent / PLOTS_FOLDER)
+    sheets = [sheet for name, its in asked.items() for sheet in answers.sheets(its, name)]
+    curves = [each for name, its in asked.items() for each in answers.plots(its, name)]
+    text = _html(records, made, found, verdict_plots, comparison, answers=sheets, answer_plots=curves)
+    path.write_text(text, encoding="utf-8")
+    plots = [*verdict_plots, *curves, *(plot for section in made for plot in section.plots)]
+    _write_plots(plots, path.parent / PLOTS_FOLDER)
     return path
 
 
@@ -54,6 +61,7 @@ def _html(
     found: Sequence[claims.Finding],
     verdict_plots: Sequence[Plot],
     comparison: Sequence[Sheet],
+    **more: Sequence[Sheet] | Sequence[Plot],
 ) -> str:
     finished = [record for record in records if records_.is_finished(record)]
     return _template().render(
@@ -63,6 +71,7 @@ def _html(
         verdict_plots=verdict_plots,
         missing=_missing(finished),
         comparison=comparison,
+        **more,
         words=sheets.word_perplexities(finished, [variant for each in made for variant in each.shown]),
         train_chars=_train_chars(finished),
         versions=_versions(finished),
