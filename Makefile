@@ -11,7 +11,7 @@ RECIPE ?= published
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test_slow test_lowest check reproduce exp1 exp2 exp2_as_published supervision causal_mask hierarchy plateau \
-	memory_matrix experiments recipes ablation report dashboard bench clean
+	memory_matrix experiments recipes ablation tuning report dashboard bench clean
 
 help: ## Show this help
 	@grep -hE '^[a-z0-9_]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -21,7 +21,7 @@ setup: $(READY) ## Make .venv with the exact versions of constraints.txt
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,launchers,dashboard]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,launchers,dashboard,tuning]'
 	@touch $@
 
 demo: setup ## Train every model once on the bundled text
@@ -36,7 +36,7 @@ test_slow: setup ## Run the tests that take longer: 12 jobs an engine, and a swe
 
 $(LOWEST)/ready: pyproject.toml constraints-lowest.txt
 	$(PYTHON) -m venv $(LOWEST)
-	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-lowest.txt -e '.[dev,launchers]'
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-lowest.txt -e '.[dev,launchers,tuning]'
 	@touch $@
 
 test_lowest: $(LOWEST)/ready ## Run the tests with the lowest versions that pyproject.toml allows
@@ -85,6 +85,9 @@ memory_matrix: setup ## Where does a memory help? Modes, orders of the text, win
 
 recipes: setup ## Every model under both recipes: as published, and as well as we can train it
 	$(RUN) experiment=recipes $(ARGS)
+
+tuning: setup ## Search for the tuned recipe's values, as many trials for each model (hours)
+	$(RUN) experiment=tuning $(ARGS)
 
 ablation: setup ## What each part of recipe=tuned is worth
 	$(RUN) experiment=ablation $(ARGS)

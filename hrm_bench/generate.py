@@ -43,6 +43,7 @@ python -m hrm_bench.generate run=FOLDER [key=value ...]: go on with a text
   seed=1           another seed, another text (but not at temperature 0)
   samples=1        continuations of the prompt"""
 DEFAULTS = {"prompt": "The ", "length": 200, "temperature": 0.8, "seed": 1, "samples": 1}
+OLDEST = {"recipe": {"name": "published"}}  # what configs had no key for when they had no other
 KINDS: dict[str, type] = {"run": str} | {key: type(value) for key, value in DEFAULTS.items()}
 IN_WORDS = {int: "a whole number", float: "a number"}
 UNREADABLE = (UsageError, *COMPOSITION_ERRORS, YAMLError, UnpicklingError, OSError, EOFError, RuntimeError, KeyError)
@@ -139,7 +140,7 @@ def load_cell(folder: Path) -> CharLM:
         raise UsageError(f"run={folder}: not causal: a cell that reads ahead cannot go on with a text; give another")
     path = folder / records.CONFIG_FILE
     try:
-        cfg = cast(DictConfig, OmegaConf.merge(OmegaConf.structured(Schema), OmegaConf.load(path)))
+        cfg = cast(DictConfig, OmegaConf.merge(OmegaConf.structured(Schema), OLDEST, OmegaConf.load(path)))
         cfg.trainer.accelerator, cfg.trainer.devices = "cpu", 1
         check(cfg)
         model = build(cfg)

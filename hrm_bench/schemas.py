@@ -23,7 +23,7 @@ def number(*, at_least: float, at_most: float = math.inf) -> Any:
 
 def option(off: Any, of: Any) -> Any:
     """A field whose value ``off`` leaves everything as it is without it, and so is no part of a cell's identity."""
-    return field(default=MISSING, metadata={**of.metadata, "off": off})
+    return field(default=off, metadata={**of.metadata, "off": off})
 
 
 def plain_name() -> Any:
@@ -48,6 +48,7 @@ class DataSchema:
     source: str = choice("wikitext2", "wikitext103", "sample", "text_file")
     path: str | None = MISSING
     train_chars: int | None = number(at_least=1)
+    validation_start: int = option(0, number(at_least=0))
     validation_chars: int | None = number(at_least=1)
     test_chars: int | None = number(at_least=1)
     window: int = number(at_least=1)

@@ -179,3 +179,11 @@ def test_a_long_text_takes_two_bytes_a_character_and_little_more_while_it_is_rea
     assert sum(text.indices.nbytes + text.blanks.nbytes for text in corpus.splits.values()) == 2 * num_characters
     assert held < 2.5 * num_characters
     assert peak < 3.5 * num_characters
+
+
+def test_characters_before_the_start_of_validation_are_left_out():
+    whole = load("data=sample", *limits(500, 900, 100))
+    later = load("data=sample", *limits(500, 300, 100), "data.validation_start=600")
+    assert torch.equal(later.validation.indices, whole.validation.indices[600:900])
+    assert torch.equal(later.train.indices, whole.train.indices)
+    assert later.fingerprint != load("data=sample", *limits(500, 300, 100)).fingerprint

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from omegaconf import DictConfig
 
@@ -47,7 +48,7 @@ class Corpus:
 def load(data: DictConfig) -> Corpus:
     """The corpus that a data config describes; read once a process."""
     path = None if not data.path else str(Path(data.path).expanduser().absolute())
-    limits = (data.train_chars, data.validation_chars, data.test_chars)
+    limits = Limits(data.train_chars, data.validation_chars, data.test_chars, data.validation_start)
     if data.source in HUB_CONFIGS:
         return _wikitext(data.source, path, limits)
     if data.source == "sample":
@@ -55,7 +56,13 @@ def load(data: DictConfig) -> Corpus:
     return _text_file(path, limits)
 
 
-Limits = tuple[int | None, int | None, int | None]
+class Limits(NamedTuple):
+    """How many characters of each split are used, and how many of validation are left out before."""
+
+    train: int | None
+    validation: int | None
+    test: int | None
+    validation_start: int
 
 
 @functools.cache
@@ -152,11 +159,19 @@ def _cut(utf8: bytearray, length: int) -> Iterator[str]:
 def _corpus(splits: Iterable[Iterable[str]], limits: Limits) -> Corpus:
     """Read the pieces of the three splits, one split after the other, as far as its limit."""
     digest, texts = hashlib.sha256(), list[Text]()
-    for pieces, limit in zip(splits, limits, strict=True):
+    for name, pieces in zip(SPLITS, splits, strict=True):
         if texts:
             digest.update(b"\0")
-        texts.append(Text.read(_used(pieces, limit, digest)))
+        rest = _after(pieces, limits.validation_start) if name == "validation" else pieces
+        texts.append(Text.read(_used(rest, getattr(limits, name), digest)))
     return Corpus(digest.hexdigest(), *texts)
+
+
+def _after(pieces: Iterable[str], start: int) -> Iterator[str]:
+    """All but the first ``start`` characters."""
+    for piece in pieces:
+        yield piece[start:]
+        start = max(0, start - len(piece))
 
 
 def _used(pieces: Iterable[str], limit: int | None, digest: "hashlib._Hash") -> Iterator[str]:

@@ -138,7 +138,7 @@ def _searched(
 def _is_as_published(record: Record) -> bool:
     """Whether text and settings are the reports'; of another recipe's training, whether it is that recipe's own."""
     config = record["config"]
-    text = all(config["data"][key] == value for key, value in PUBLISHED_TEXT.items())
+    text = all(config["data"].get(key, 0) == value for key, value in PUBLISHED_TEXT.items())
     recipe = recipe_name(record)
     protocol = {key: v for key, v in DATA["protocol"].items() if recipe == PUBLISHED or not key.startswith("recipe.")}
     settings = all(_value(config, key, value) == value for key, value in protocol.items())

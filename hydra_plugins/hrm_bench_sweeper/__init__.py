@@ -4,12 +4,14 @@ Hydra imports this module at every start of every Hydra program, so it imports h
 """
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import open_dict
+from omegaconf import OmegaConf, open_dict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +22,19 @@ if TYPE_CHECKING:
     from hrm_bench.sweep import Cell
 
 
+@dataclass
+class CellSweeperConfig:
+    """What ``hydra.sweeper`` can be given."""
+
+    _target_: str = "hydra_plugins.hrm_bench_sweeper.CellSweeper"
+    max_batch_size: int | None = None
+    params: dict[str, str] | None = None
+    search: dict[str, Any] | None = None  # values that are not in lists, but searched for (hrm_bench.tuning)
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="hrm_bench", node=CellSweeperConfig, provider="hrm_bench")
+
+
 class CellSweeper(BasicSweeper):
     """Hydra's sweeper over lists of values, for cells.
 
@@ -27,8 +42,14 @@ class CellSweeper(BasicSweeper):
     finished not again, and the sweep ends with a table, also where cells have failed.
     """
 
-    def __init__(self, max_batch_size: int | None = None, params: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        max_batch_size: int | None = None,
+        params: dict[str, str] | None = None,
+        search: dict[str, Any] | None = None,
+    ) -> None:
         super().__init__(max_batch_size=max_batch_size, params=params)
+        self.search = search
 
     def sweep(self, arguments: list[str]) -> Any:
         from hrm_bench import status, sweep
@@ -39,7 +60,29 @@ class CellSweeper(BasicSweeper):
         if cells[0].cfg.plan:
             return status.show_plan(cells, root)
         root.mkdir(parents=True, exist_ok=True)
-        sweep.conclude(sweep.execute(cells, root, self._launch), root=root)
+        if self.search is None:
+            sweep.conclude(sweep.execute(cells, root, self._launch), root=root)
+        else:
+            self._search(cells, root)
+
+    def _search(self, cells: "Sequence[Cell]", root: Path) -> None:
+        """Let each of the cells, as it is composed without them, have values that are searched for."""
+        from hrm_bench import stopping, sweep, tuning
+
+        search = tuning.Search(**OmegaConf.to_container(OmegaConf.create(self.search)))  # type: ignore[arg-type]
+        combinations = [tuple(cell.overrides) for cell in cells]
+        with stopping.listening(root):
+            studies, result = tuning.run(
+                search,
+                combinations,
+                plan=lambda words: self._cell(words, root),
+                execute=lambda few: sweep.execute(few, root, self._launch),
+            )
+        written = tuning.write(studies, search, root)
+        sweep.conclude(result, root=root)
+        tuning.show(studies, search)
+        for path in written:
+            print(f"Written: {os.path.relpath(path)}")
 
     def _launch(self, cells: "Sequence[Cell]") -> "list[Record]":
         """Have Hydra's launcher run cells; what each job gave back. Raises what the launcher, or a job, raised."""
@@ -56,10 +99,20 @@ class CellSweeper(BasicSweeper):
             jobs += self.launcher.launch([[*cell.overrides, told] for cell in batch], initial_job_idx=len(jobs))
         return [job.return_value for job in jobs]
 
+    def _cell(self, words: "Sequence[str]", root: Path) -> "Cell":
+        """The cell of these overrides. Raises UsageError."""
+        from hrm_bench.sweep import plan
+
+        assert self.hydra_context is not None
+        assert self.config is not None
+        cfg = self.hydra_context.config_loader.load_sweep_config(self.config, list(words))
+        with open_dict(cfg):
+            del cfg["hydra"]
+        return plan(cfg, words, root)
+
     def _plan(self, arguments: list[str], root: Path) -> "list[Cell]":
         """The sweep's cells in the order of its lists, each once."""
         from hrm_bench.errors import UsageError
-        from hrm_bench.sweep import plan
 
         assert self.config is not None
         assert self.hydra_context is not None
@@ -69,11 +122,8 @@ class CellSweeper(BasicSweeper):
         faults: dict[str, None] = {}
         for batch in self.split_arguments(overrides, None):
             for job in batch:
-                cfg = loader.load_sweep_config(self.config, list(job))
-                with open_dict(cfg):
-                    del cfg["hydra"]
                 try:
-                    cell = plan(cfg, job, root)
+                    cell = self._cell(job, root)
                 except UsageError as error:
                     faults |= dict.fromkeys(error.faults)
                 else:

@@ -1,0 +1,87 @@
+"""The search: as a user types it, and the same whether it was stopped or not."""
+
+import json
+import shutil
+
+import pytest
+import yaml
+from commands import hrm_bench
+from test_run import QUICK
+
+from hrm_bench import records
+from hrm_bench.errors import UsageError
+from hrm_bench.tuning import Search
+
+SPACE = {"learning_rate": {"low": 0.001, "high": 0.1, "log": True}, "distillation": {"choices": [0, 1]}}
+DROPPED = ("weight_decay", "head_dropout", "character_dropout", "distillation")
+WORDS = [
+    *("-m", "experiment=tuning", "model=hrm,transformer", *QUICK, "recipe.max_epochs=1", "recipe.distillation=0"),
+    *("data.validation_start=500", "logger=none", "hydra.sweep.dir=found"),
+    *("hydra.sweeper.search.trials=3", *(f"~hydra.sweeper.search.space.{key}" for key in DROPPED)),
+]
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("searched")
+    return folder, hrm_bench(*WORDS, cwd=folder)
+
+
+def found(folder):
+    return json.loads((folder / "found" / "search.json").read_bytes())
+
+
+def test_each_model_has_as_many_trials_and_its_best_is_left_as_a_conf_file(searched):
+    folder, done = searched
+    assert done.returncode == 0, done.stderr
+    studies = found(folder)["studies"]
+    assert [study["study"] for study in studies] == ["hrm seed 42", "transformer seed 42"]
+    by_cell = {record["identity"]: record for record in records.read_all(folder / "found")}
+    for study in studies:
+        assert len(study["trials"]) == 3
+        assert len({json.dumps(trial["values"]) for trial in study["trials"]}) == 3
+        for trial in study["trials"]:
+            record = by_cell[trial["cell"].rpartition("-")[2]]
+            assert record["validation"]["perplexity"] == trial["perplexity"]
+            for key, value in trial["values"].items():
+                assert record["config"]["recipe"][key] == value
+            assert record["config"]["data"]["validation_start"] == 500
+        best = min(study["trials"], key=lambda trial: trial["perplexity"])
+        chosen = yaml.safe_load((folder / "found" / "recipes" / f"{study['study'].split()[0]}.yaml").read_text())
+        assert chosen == best["values"]
+        assert f"{best['perplexity']:.2f}" in done.stdout
+
+
+def test_the_same_search_again_runs_nothing_and_finds_the_same(searched):
+    folder, _ = searched
+    before, written = found(folder), {path: path.stat().st_mtime_ns for path in folder.glob("found/*/record.json")}
+    again = hrm_bench(*WORDS, cwd=folder)
+    assert again.returncode == 0, again.stderr
+    assert found(folder) == before
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("found/*/record.json")} == written
+
+
+def test_a_search_that_lost_its_last_cells_ends_as_it_had(searched, tmp_path):
+    folder, _ = searched
+    shutil.copytree(folder, tmp_path / "again")
+    for study in found(folder)["studies"]:
+        for trial in study["trials"][1:]:
+            shutil.rmtree(tmp_path / "again" / "found" / trial["cell"])
+    assert hrm_bench(*WORDS, cwd=tmp_path / "again").returncode == 0
+    assert found(tmp_path / "again") == found(folder)
+
+
+@pytest.mark.parametrize(
+    ("space", "fault"),
+    [
+        ({"width": {"low": 8, "high": 64}}, "no such key"),
+        ({"learning_rate": {"low": 0.1}}, "give low and high"),
+        ({"learning_rate": {"low": 0.1, "high": 0.01}}, "low=0.1 must be below high=0.01"),
+        ({"learning_rate": {"low": 0.1, "high": 1.0, "steps": 3}}, "give low and high"),
+        ({}, "space=0: must be at least 1"),
+    ],
+)
+def test_a_space_that_cannot_be_searched_is_told(space, fault):
+    with pytest.raises(UsageError, match=fault):
+        Search(trials=3, seed=1, space=space)
+    assert Search(trials=3, seed=1, space=SPACE).trials == 3
