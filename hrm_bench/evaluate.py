@@ -7,6 +7,8 @@
 - *with counts*: the mean of the model's probabilities and those of Kneser-Ney, order 7, within the window. Half and
   half: no weight is chosen on what is scored.
 - *segments*: what a model that was trained on more than one segment reaches with another number of them.
+- *halting*: what it reaches where a Q head decides at each character when to stop (``halting``). Of models that have
+  such a head and read no memory.
 
 ``python -m hrm_bench.evaluate FOLDER`` reads the best weights of a sweep's causal cells and writes evaluation.json and
 evaluation.md beside them. Shapes: B lanes, T characters, N scored characters, V vocabulary.
@@ -21,13 +23,13 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from hrm_bench import probes, records
+from hrm_bench import halting, probes, records
 from hrm_bench.charlm import CharLM
 from hrm_bench.data.windows import Samples
 from hrm_bench.errors import UsageError, command
 from hrm_bench.generate import load_cell
 from hrm_bench.report import answers
-from hrm_bench.report.answers import Answers
+from hrm_bench.report.answers import Answers, Halting
 from hrm_bench.report.tables import print_grid
 from hrm_bench.report.variants import Variant, variants
 from hrm_bench.teacher import distributions
@@ -88,6 +90,7 @@ def ask(variant: Variant, folder: Path) -> list[Answers]:
                 averaged_seeds=perplexity(torch.stack(found).mean(dim=0), samples),
                 with_counts=[perplexity((each + counts) / 2, samples) for each in found],
                 segments=_by_segments([*cells.values()], samples),
+                halting=_halting([*cells.values()], data.train, samples) if not reads_memory else [],
             )
         )
     return made
@@ -103,6 +106,20 @@ def _by_segments(models: Sequence[CharLM], samples: Samples) -> dict[str, list[f
     for model in models:
         model.num_segments = trained
     return found
+
+
+def _halting(models: Sequence[CharLM], train: Samples, samples: Samples) -> list[Halting]:
+    if models[0].num_segments == 1 or not hasattr(models[0], "q_head"):
+        return []
+    curves = [halting.curve(model, train, samples) for model in models]
+    return [
+        Halting(
+            threshold=points[0].threshold,
+            mean_segments=[point.mean_segments for point in points],
+            perplexity=[point.perplexity for point in points],
+        )
+        for points in zip(*curves, strict=True)
+    ]
 
 
 def _name(folder: Path, record: records.Record) -> str:

@@ -8,7 +8,7 @@ import torch
 from conftest import compose
 from test_run import quick
 
-from hrm_bench import evaluate, records
+from hrm_bench import evaluate, halting, records
 from hrm_bench.errors import UsageError
 from hrm_bench.floors import Counts
 from hrm_bench.generate import load_cell
@@ -91,10 +91,19 @@ def test_the_curve_over_segments_passes_through_what_was_scored(asked):
     assert found["segments"]["1"] != found["segments"]["16"]
 
 
+def test_halting_is_asked_of_models_with_a_q_head_and_no_memory(asked):
+    for (variant, _), found in asked.items():
+        assert bool(found["halting"]) == variant.startswith("hrm ")
+    first, *_, last = asked["hrm model.causal=True", "validation"]["halting"]
+    found = asked["hrm model.causal=True", "validation"]["segments"]
+    assert first["perplexity"] == pytest.approx(found["1"])
+    assert last["perplexity"] == pytest.approx(found["4"])
+
+
 def test_the_answers_are_kept_as_json_and_as_a_table(sweep, asked):
     assert len(json.loads((sweep / "evaluation.json").read_bytes())["answers"]) == len(asked) == 4
     text = (sweep / "evaluation.md").read_text()
-    assert text.count("hrm model.causal=True | validation") == 2  # in two tables
+    assert text.count("hrm model.causal=True | validation") == 2 + len(halting.THRESHOLDS)
     assert "16 segments" in text
 
 
@@ -108,7 +117,7 @@ def test_a_model_of_one_segment_has_no_curve(tmp_path):
     words = ("model=transformer", "data.train_chars=2000", "recipe.max_epochs=1", "logger=none")
     run_cell(compose("data=sample", *words), tmp_path)
     evaluate.main([str(tmp_path)])
-    assert all(each["segments"] == {} for each in answers.read(tmp_path))
+    assert all(each["segments"] == {} and each["halting"] == [] for each in answers.read(tmp_path))
 
 
 def test_the_page_of_a_sweep_has_its_answers_and_their_curve(sweep, asked):
@@ -117,3 +126,4 @@ def test_the_page_of_a_sweep_has_its_answers_and_their_curve(sweep, asked):
     assert "Other questions" in text
     assert "segments at evaluation" in text
     assert len([*(sweep / "plots").glob("*-segments-1.svg")]) == 1
+    assert len([*(sweep / "plots").glob("*-halting-1.svg")]) == 1

@@ -2,7 +2,7 @@
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
 
@@ -15,14 +15,23 @@ from hrm_bench.report.tables import markdown_grid
 
 FILE = "evaluation.json"
 WORDS = frozenset({"variant", "split"})
-TITLES = ("other questions", "segments at evaluation")
+TITLES = ("other questions", "segments at evaluation", "halting")
 NOTE = (
     "Perplexity a character, mean ± sd over seeds, of the weights that are best on validation. sliding: each character "
     "after half a window at least; averaged seeds: one prediction, the mean of all seeds' probabilities; with counts: "
-    "half the model's probabilities, half those of Kneser-Ney (order 7, within the window). None of these columns is "
+    "half the model's probabilities, half those of Kneser-Ney (order 7, within the window); halting: each character is "
+    "predicted by the first segment at which the Q head rates stopping above going on, by so much. None of these is "
     "what the results table says."
 )
 MOST_LINES = 7  # of a plot
+
+
+class Halting(TypedDict):
+    """What stopping at a threshold gives, by seed."""
+
+    threshold: float
+    mean_segments: list[float]
+    perplexity: list[float]
 
 
 class Answers(TypedDict):
@@ -36,6 +45,7 @@ class Answers(TypedDict):
     averaged_seeds: float
     with_counts: list[float]
     segments: dict[str, list[float]]  # by their number; empty where there is but one
+    halting: list[Halting]  # empty where there is no Q head
 
 
 def write(found: Sequence[Answers], folder: Path) -> list[Path]:
@@ -55,7 +65,7 @@ def read(folder: Path) -> list[Answers]:
 
 
 def grids(found: Sequence[Answers]) -> list[tuple[list[str], list[list[str]]]]:
-    """Headings and cells of two tables: the columns, and the curve over segments where there is one."""
+    """Headings and cells of three tables: the columns, and the curves over segments and of halting where there are."""
     lines = [
         [
             each["variant"],
@@ -72,7 +82,19 @@ def grids(found: Sequence[Answers]) -> list[tuple[list[str], list[list[str]]]]:
     refined = [each for each in found if each["segments"]]
     curves = [[each["variant"], each["split"], *map(_mean, each["segments"].values())] for each in refined]
     numbers = [f"{number} segment{'s' * (number != '1')}" for number in refined[0]["segments"]] if refined else []
-    return [each for each in ((headings, lines), (["variant", "split", *numbers], curves)) if each[1]]
+    stops = [
+        [
+            each["variant"],
+            each["split"],
+            f"{point['threshold']:+g}",
+            _mean(point["mean_segments"]),
+            _mean(point["perplexity"]),
+        ]
+        for each in found
+        for point in each["halting"]
+    ]
+    halting = ["variant", "split", "threshold", "mean segments", "perplexity"]
+    return [each for each in ((headings, lines), (["variant", "split", *numbers], curves), (halting, stops)) if each[1]]
 
 
 def sheets(found: Sequence[Answers], sweep: str) -> list[Sheet]:
@@ -84,31 +106,52 @@ def sheets(found: Sequence[Answers], sweep: str) -> list[Sheet]:
 
 
 def plots(found: Sequence[Answers], sweep: str) -> list[Plot]:
-    """Perplexity on validation by the number of segments at evaluation, a line a variant."""
-    refined = [each for each in found if each["segments"] and each["split"] == "validation"]
+    """Perplexity on validation by the number of segments at evaluation: a fixed one, and what the Q head makes it."""
+    validation = [each for each in found if each["split"] == "validation"]
+    fixed = {
+        each["variant"]: [([float(number)], values) for number, values in each["segments"].items()]
+        for each in validation
+        if each["segments"]
+    }
+    halting = {
+        each["variant"]: [(point["mean_segments"], point["perplexity"]) for point in each["halting"]]
+        for each in validation
+        if each["halting"]
+    }
+    return [
+        *_curves(fixed, f"{slug(sweep)}-segments", "Segments at evaluation", "segments at evaluation"),
+        *_curves(halting, f"{slug(sweep)}-halting", "Halting", "mean segments used"),
+    ]
+
+
+Points = Sequence[tuple[Sequence[float], Sequence[float]]]  # segments and perplexities, by seed
+
+
+def _curves(found: Mapping[str, Points], name: str, title: str, axis: str) -> list[Plot]:
+    """A line a variant, mean over seeds, with a band of one standard deviation to either side."""
     made = []
-    for start in range(0, len(refined), MOST_LINES):
-        few = refined[start : start + MOST_LINES]
+    labels = [*found]
+    for start in range(0, len(labels), MOST_LINES):
+        few = labels[start : start + MOST_LINES]
         with style():
             figure, axes = empty(3.1)
-            for each, look in zip(few, looks(), strict=False):
-                numbers = [int(number) for number in each["segments"]]
-                means = [statistics.fmean(values) for values in each["segments"].values()]
-                spreads = [statistics.stdev(v) if len(v) > 1 else 0.0 for v in each["segments"].values()]
-                axes.plot(numbers, means, label=each["variant"], markersize=4, **look)
+            for label, look in zip(few, looks(), strict=False):
+                numbers = [statistics.fmean(numbers) for numbers, _ in found[label]]
+                means = [statistics.fmean(values) for _, values in found[label]]
+                spreads = [statistics.stdev(values) if len(values) > 1 else 0.0 for _, values in found[label]]
+                axes.plot(numbers, means, label=label, markersize=4, **look)
                 low, high = ([m + way * sd for m, sd in zip(means, spreads, strict=True)] for way in (-1, 1))
                 axes.fill_between(numbers, low, high, color=look["color"], alpha=0.15, linewidth=0)
             axes.set_xscale("log", base=2)
-            axes.xaxis.set_major_locator(FixedLocator(numbers))
+            axes.xaxis.set_major_locator(FixedLocator([1, 2, 3, 4, 6, 8, 12, 16]))
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axes.xaxis.set_minor_locator(NullLocator())
-            values = [value for each in few for seeds in each["segments"].values() for value in seeds]
-            log_ticks(axes, min(values) / 1.05, max(values) * 1.05)
-            axes.set_xlabel("segments at evaluation")
+            every = [value for label in few for _, values in found[label] for value in values]
+            log_ticks(axes, min(every) / 1.02, max(every) * 1.02)
+            axes.set_xlabel(axis)
             axes.set_ylabel("validation perplexity")
             legend(figure, axes)
-        name = f"{slug(sweep)}-segments-{start // MOST_LINES + 1}"
-        made.append(plot(figure, name, f"Segments at evaluation: {', '.join(each['variant'] for each in few)}"))
+        made.append(plot(figure, f"{name}-{start // MOST_LINES + 1}", f"{title}: {', '.join(few)}"))
     return made
 
 
