@@ -89,22 +89,33 @@ def ask(variant: Variant, folder: Path) -> list[Answers]:
                 sliding=None if reads_memory else [perplexity(sliding(m, samples), samples) for m in cells.values()],
                 averaged_seeds=perplexity(torch.stack(found).mean(dim=0), samples),
                 with_counts=[perplexity((each + counts) / 2, samples) for each in found],
-                segments=_by_segments([*cells.values()], samples),
+                segments=_by_segments([*cells.values()], samples, reads_memory=reads_memory),
                 halting=_halting([*cells.values()], data.train, samples) if not reads_memory else [],
             )
         )
     return made
 
 
-def _by_segments(models: Sequence[CharLM], samples: Samples) -> dict[str, list[float]]:
-    trained = models[0].num_segments
-    found: dict[str, list[float]] = {}
-    for number in SEGMENTS if trained > 1 else ():
-        for model in models:
-            model.num_segments = number
-        found[str(number)] = [perplexity(probabilities(model, samples), samples) for model in models]
-    for model in models:
-        model.num_segments = trained
+def _by_segments(models: Sequence[CharLM], samples: Samples, *, reads_memory: bool) -> dict[str, list[float]]:
+    if models[0].num_segments == 1:
+        return {}
+    by_model = [_refined_again(model, samples) if reads_memory else _refined_on(model, samples) for model in models]
+    return {str(number): list(found) for number, *found in zip(SEGMENTS, *by_model, strict=True)}
+
+
+def _refined_on(model: CharLM, samples: Samples) -> list[float]:
+    """By number of segments, of a model without memory: all are on the way to the most."""
+    found = halting.refined(model, samples, SEGMENTS[-1]).log_probabilities
+    return [perplexity(found[number - 1].exp(), samples) for number in SEGMENTS]
+
+
+def _refined_again(model: CharLM, samples: Samples) -> list[float]:
+    """The same of a model that writes a memory after the last: each number is another reading of the text."""
+    trained, found = model.num_segments, []
+    for number in SEGMENTS:
+        model.num_segments = number
+        found.append(perplexity(probabilities(model, samples), samples))
+    model.num_segments = trained
     return found
 
 

@@ -48,10 +48,10 @@ class Halted(NamedTuple):
 
 
 @torch.no_grad()
-def refined(model: CharLM, samples: Samples) -> Refined:
-    """Of a model without memory, in evaluation mode; its number of segments is left as it is."""
-    tokens, targets = (part.reshape(-1, model.window) for part in samples[[*range(samples.num_whole)]])
-    trained, model.num_segments = model.num_segments, SEGMENTS
+def refined(model: CharLM, samples: Samples, num_segments: int = SEGMENTS) -> Refined:
+    """Of a model without memory, in evaluation mode; its own number of segments is left as it is."""
+    tokens, targets = samples.read([*range(0, samples.num_characters, model.window)], model.window)
+    trained, model.num_segments = model.num_segments, num_segments
     try:
         found = [(each.state[-1], each.logits) for each in model.refine(tokens, model.initial_memory(len(tokens)))]
     finally:
