@@ -20,14 +20,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from omegaconf import OmegaConf
-from torch import Tensor
+from torch import Tensor, nn
 
 from hrm_bench import halting, probes, records
 from hrm_bench.charlm import CharLM
 from hrm_bench.data.windows import Samples
 from hrm_bench.errors import UsageError, command
-from hrm_bench.generate import load_cell
+from hrm_bench.generate import completed, load_cell
 from hrm_bench.report import answers
 from hrm_bench.report.answers import Answers, Halting
 from hrm_bench.report.tables import print_grid
@@ -74,7 +73,10 @@ def ask(variant: Variant, folder: Path) -> list[Answers]:
     """All answers of a variant, on validation and on test; its cells lie in ``folder``."""
     cells = {seed: load_cell(folder / _name(folder, record)).eval() for seed, record in variant.seeds.items()}
     record = next(iter(variant.seeds.values()))
-    data = load_windows(OmegaConf.create(record["config"]))
+    cfg = completed(record["config"])
+    torch.set_num_threads(cfg.trainer.num_threads)
+    data = load_windows(cfg)
+    heads = [] if record["memory"] != "none" else _q_heads([*cells.values()], data.train)
     made = []
     for split, samples in (("validation", data.validation), ("test", data.test)):
         counts = counted(data.train.indices, samples, data.train.window)
@@ -90,7 +92,7 @@ def ask(variant: Variant, folder: Path) -> list[Answers]:
                 averaged_seeds=perplexity(torch.stack(found).mean(dim=0), samples),
                 with_counts=[perplexity((each + counts) / 2, samples) for each in found],
                 segments=_by_segments([*cells.values()], samples, reads_memory=reads_memory),
-                halting=_halting([*cells.values()], data.train, samples) if not reads_memory else [],
+                halting=_halting([*cells.values()], heads, samples),
             )
         )
     return made
@@ -119,10 +121,17 @@ def _refined_again(model: CharLM, samples: Samples) -> list[float]:
     return found
 
 
-def _halting(models: Sequence[CharLM], train: Samples, samples: Samples) -> list[Halting]:
+def _q_heads(models: Sequence[CharLM], train: Samples) -> list[nn.Linear]:
+    """One for each model; none where they have none, or nothing to decide."""
     if models[0].num_segments == 1 or not hasattr(models[0], "q_head"):
         return []
-    curves = [halting.curve(model, train, samples) for model in models]
+    return [halting.fit(halting.refined(model, train)) for model in models]
+
+
+def _halting(models: Sequence[CharLM], heads: Sequence[nn.Linear], samples: Samples) -> list[Halting]:
+    if not heads:
+        return []
+    curves = [halting.curve(model, head, samples) for model, head in zip(models, heads, strict=True)]
     return [
         Halting(
             threshold=points[0].threshold,

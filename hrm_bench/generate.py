@@ -121,6 +121,11 @@ def _choose(logits: Tensor, temperature: float, streams: Sequence[torch.Generato
     return torch.cat(drawn)
 
 
+def completed(config: Any) -> DictConfig:
+    """The config of a cell that may be older than some of the keys."""
+    return cast(DictConfig, OmegaConf.merge(OmegaConf.structured(Schema), OLDEST, config))
+
+
 def load_cell(folder: Path) -> CharLM:
     """The model of a finished cell with its best weights, on the CPU wherever it was trained.
 
@@ -140,7 +145,7 @@ def load_cell(folder: Path) -> CharLM:
         raise UsageError(f"run={folder}: not causal: a cell that reads ahead cannot go on with a text; give another")
     path = folder / records.CONFIG_FILE
     try:
-        cfg = cast(DictConfig, OmegaConf.merge(OmegaConf.structured(Schema), OLDEST, OmegaConf.load(path)))
+        cfg = completed(OmegaConf.load(path))
         cfg.trainer.accelerator, cfg.trainer.devices = "cpu", 1
         check(cfg)
         model = build(cfg)

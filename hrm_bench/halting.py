@@ -28,7 +28,7 @@ from hrm_bench.data.windows import Samples
 SEGMENTS = 4  # the most that a character is refined
 STEPS = 300  # of the head's optimizer, each on all characters
 LEARNING_RATE = 0.01
-THRESHOLDS = (-1.0, -0.5, -0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2, 0.5, 1.0)  # of Q_halt − Q_continue
+THRESHOLDS = (-1.0, -0.5, -0.2, -0.1, -0.05, -0.02, 0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of Q_halt − Q_continue
 
 
 class Refined(NamedTuple):
@@ -92,8 +92,7 @@ def halt(text: Refined, head: nn.Linear, threshold: float) -> Halted:
     return Halted(threshold, float(stopped.double().mean()) + 1, float((-chosen.mean()).exp()))
 
 
-def curve(model: CharLM, train: Samples, samples: Samples) -> list[Halted]:
-    """Perplexity by mean segments used, as the threshold goes up."""
-    head = fit(refined(model, train))
+def curve(model: CharLM, head: nn.Linear, samples: Samples) -> list[Halted]:
+    """Perplexity by mean segments used, as the threshold goes up; of a head that was fitted to the training text."""
     text = refined(model, samples)
     return [halt(text, head, threshold) for threshold in THRESHOLDS]

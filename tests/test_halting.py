@@ -93,7 +93,7 @@ def test_a_decision_does_not_depend_on_what_follows():
 
 def test_the_curve_goes_from_one_segment_to_all_of_them():
     model, data = small("model=hrm", "seed=3").eval(), load_windows(quick())
-    found = halting.curve(model, data.train, data.validation)
+    found = halting.curve(model, halting.fit(halting.refined(model, data.train)), data.validation)
     segments = [point.mean_segments for point in found]
     assert segments[0] == 1
     assert segments[-1] == SEGMENTS
