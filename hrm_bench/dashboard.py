@@ -103,8 +103,14 @@ def _import_library() -> None:
 def _also_swept(experiment: str) -> list[str]:
     """What else than model, memory and seed a shipped experiment varies: runs that differ in it are not seeds."""
     path = conf_folder() / "experiment" / f"{experiment}.yaml"
-    swept = OmegaConf.select(OmegaConf.load(path), "hydra.sweeper.params", default={}) if path.is_file() else {}
-    return [str(key) for key in swept if key not in {"model", "memory", "seed"}]
+    shipped = OmegaConf.load(path) if path.is_file() else OmegaConf.create()
+    swept = OmegaConf.select(shipped, "hydra.sweeper.params", default={})
+    searched = OmegaConf.select(shipped, "hydra.sweeper.search.space", default={})
+    named = {"recipe": "recipe.name"}
+    return [
+        *(named.get(str(key), str(key)) for key in swept if key not in {"model", "memory", "seed"}),
+        *(f"recipe.{key}" for key in searched),
+    ]
 
 
 def _sections() -> "list[Section]":

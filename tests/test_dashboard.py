@@ -112,15 +112,21 @@ def test_a_run_that_is_not_causal_is_never_averaged_with_one_that_is(library):
     assert spec["runSets"][0]["runFeed"]["columnPinned"]["summary:causal"]
 
 
+GROUPS = {"model": "model.name", "memory": "memory.mode", "recipe": "recipe.name"}
+
+
 def test_only_seeds_share_a_group_of_a_shipped_experiment(library):
     for name in EXPERIMENTS:
         sweep = OmegaConf.select(OmegaConf.load(ROOT / "conf" / "experiment" / f"{name}.yaml"), "hydra.sweeper.params")
         told_apart = [key.replace(".value", "").split(":")[1] for key in grouping(section(experiment=name))]
-        missing = {{"model": "model.name", "memory": "memory.mode"}.get(key, key) for key in sweep or {}} - {
-            *told_apart
-        }
+        missing = {GROUPS.get(key, key) for key in sweep or {}} - {*told_apart}
         assert missing <= {"seed"}, name
-        assert all("." in key or key in {"model", "memory", "seed"} for key in sweep or {}), name  # no whole groups
+        assert all("." in key or key in {*GROUPS, "seed"} for key in sweep or {}), name  # no other whole groups
+
+
+def test_trials_of_a_search_are_not_averaged_as_seeds(library):
+    keys = grouping(section(experiment="tuning"))
+    assert any("learning_rate" in key for key in keys)
 
 
 def test_one_experiment_is_a_filter_and_all_are_groups(library):
