@@ -147,7 +147,8 @@ def _curves(found: Mapping[str, Points], name: str, title: str, axis: str) -> li
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axes.xaxis.set_minor_locator(NullLocator())
             every = [value for label in few for _, values in found[label] for value in values]
-            log_ticks(axes, min(every) / 1.02, max(every) * 1.02)
+            if max(every) > 1.5 * min(every):  # below, a logarithmic axis has hardly a round figure
+                log_ticks(axes, min(every) / 1.02, max(every) * 1.02)
             axes.set_xlabel(axis)
             axes.set_ylabel("validation perplexity")
             legend(figure, axes)
