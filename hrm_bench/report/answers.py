@@ -9,6 +9,7 @@ from typing import TypedDict
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from hrm_bench import records
+from hrm_bench.report.curves import MOST_LINES
 from hrm_bench.report.drawing import Plot, empty, legend, log_ticks, looks, plot, slug, style
 from hrm_bench.report.sheets import Sheet
 from hrm_bench.report.tables import markdown_grid
@@ -23,7 +24,6 @@ NOTE = (
     "predicted by the first segment at which the Q head rates stopping above going on, by so much. None of these is "
     "what the results table says."
 )
-MOST_LINES = 7  # of a plot
 
 
 class Halting(TypedDict):
