@@ -165,7 +165,7 @@ def command() -> str:
     return shlex.join(["python", "-m", "hrm_bench", *sys.argv[1:]])
 
 
-def conclude(result: Result, *, root: Path) -> None:
+def conclude(result: Result, *, root: Path, table: bool = True) -> None:
     """Show the table of these cells and what of them failed, and write their report; exit where one is not finished.
 
     The exit status is 1, or 128 and the number of the signal that has stopped them.
@@ -182,7 +182,7 @@ def conclude(result: Result, *, root: Path) -> None:
         print(f"interrupted: {told}; to go on:\n  {command()}", file=sys.stderr)
         sys.exit(request.exit_status)
     if finished:
-        _report(finished, ran, root, mirror=has_run and len(cells) > 1)
+        _report(finished, ran, root, table=table, mirror=has_run and len(cells) > 1)
     if len(cells) == 1:
         print(f"Cell: {os.path.relpath(cells[0].folder)}")
     if len(finished) < len(cells):
@@ -190,12 +190,13 @@ def conclude(result: Result, *, root: Path) -> None:
         sys.exit(1)
 
 
-def _report(finished: Sequence[Record], ran: Sequence[Record], root: Path, *, mirror: bool) -> None:
-    """The table and the report; ``mirror`` has W&B keep the report too, where the cells have runs there."""
+def _report(finished: Sequence[Record], ran: Sequence[Record], root: Path, *, table: bool, mirror: bool) -> None:
+    """The table, where wanted, and the report; ``mirror`` has W&B keep it too, where the cells have runs there."""
     from hrm_bench import tracking
     from hrm_bench.report import outputs, tables
 
-    tables.show(finished)
+    if table:
+        tables.show(finished)
     for path in outputs.write_all([record for record in ran if "config" in record], root):
         print(f"Written: {os.path.relpath(path)}")
     if mirror:

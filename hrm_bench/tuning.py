@@ -1,9 +1,10 @@
 """A search for the values of a recipe, the same number of trials for every model, as a sweep of cells.
 
 ``hydra.sweeper.search`` declares it (conf/experiment/tuning.yaml): the space, the number of trials, and a seed. Each
-combination of the sweep's other values has a study of its own, which Optuna's tree-structured Parzen estimator guides
-(arXiv 2304.11127). A round asks every study for one trial and runs these as cells, side by side; the best validation
-perplexity of each is its study's answer.
+combination of the sweep's other values has a study of its own, which begins with the values of the recipe as it stands,
+where they are in the space, and which Optuna's tree-structured Parzen estimator guides (arXiv 2304.11127). A round asks
+every study for one trial and runs these as cells, side by side; the best validation perplexity of each is its study's
+answer.
 
 What a study asks next is a function of the seed and of the answers before, and cells that are finished are not run
 again. So a search that was stopped, typed again, goes on where it was, and ends as if it had not been.
@@ -60,8 +61,7 @@ class Search:
 class Study:
     """The trials of one combination of the sweep's other values."""
 
-    words: tuple[str, ...]
-    label: str
+    cell: Cell  # as it is without what is searched for
     optimiser: Any  # optuna.Study
     trials: list["Trial"] = field(default_factory=list)
 
@@ -86,11 +86,11 @@ def _by_perplexity(trial: Trial) -> float:
 
 def run(
     search: Search,
-    combinations: Sequence[tuple[str, ...]],
+    combinations: Sequence[Cell],
     plan: Callable[[Sequence[str]], Cell],
     execute: Callable[[Sequence[Cell]], Result],
 ) -> tuple[list[Study], Result]:
-    """Search for each combination of overrides; the studies, and what became of all their cells.
+    """Search for each of the cells, as composed without; the studies, and what became of all their cells.
 
     ``plan`` makes a cell of overrides, and ``execute`` runs cells. It ends early where it is asked to stop.
     """
@@ -101,16 +101,19 @@ def run(
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     studies = []
-    for words in combinations:
+    for cell in combinations:
         sampler = optuna.samplers.TPESampler(seed=search.seed, n_startup_trials=max(3, search.trials // 3))
-        studies.append(Study(words, "", optuna.create_study(sampler=sampler)))
+        study = Study(cell, optuna.create_study(sampler=sampler))
+        if all(_is_in(each, cell.cfg.recipe[key]) for key, each in search.space.items()):
+            study.optimiser.enqueue_trial({key: cell.cfg.recipe[key] for key in search.space})
+        studies.append(study)
     cells: dict[Path, Cell] = {}
     outcomes: dict[Path, Record] = {}
     has_run = False
     for _ in range(search.trials):
         asked = [(study, study.optimiser.ask()) for study in studies]
         values = [_values(trial, search.space) for _, trial in asked]
-        tried = [plan([*study.words, *_words(each)]) for (study, _), each in zip(asked, values, strict=True)]
+        tried = [plan([*study.cell.overrides, *_words(each)]) for (study, _), each in zip(asked, values, strict=True)]
         result = execute(list({cell.folder: cell for cell in tried}.values()))
         cells |= {cell.folder: cell for cell in result.cells}
         outcomes |= result.outcomes
@@ -119,12 +122,15 @@ def run(
             record = outcomes[cell.folder]
             finished = record["status"] == "finished"
             perplexity = record["validation"]["perplexity"] if finished else None
-            study.label = cell.label
             study.trials.append(Trial(each, perplexity, cell.folder.name))
             study.optimiser.tell(trial, perplexity, state=None if finished else optuna.trial.TrialState.FAIL)
         if stopping.requested() is not None or result.request.reason is not None:
             break
     return studies, Result(list(cells.values()), outcomes, result.request, has_run)
+
+
+def _is_in(space: Mapping[str, Any], value: Any) -> bool:
+    return value in space["choices"] if "choices" in space else bool(space["low"] <= value <= space["high"])
 
 
 def _values(trial: Any, space: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -146,15 +152,19 @@ def _words(values: Mapping[str, Any]) -> list[str]:
 def write(studies: Sequence[Study], search: Search, root: Path) -> list[Path]:
     """All trials as one file, and of each model the best one's values as a file for conf/recipe/tuned/; the paths."""
     told = [
-        {"study": study.label, "overrides": [*study.words], "trials": [vars(trial) for trial in study.trials]}
+        {
+            "study": study.cell.label,
+            "overrides": [*study.cell.overrides],
+            "trials": [vars(trial) for trial in study.trials],
+        }
         for study in studies
     ]
     space = {key: dict(each) for key, each in search.space.items()}
     records.write_json(root / SEARCH_FILE, {"seed": search.seed, "space": space, "studies": told})
     written = [root / SEARCH_FILE]
-    for study in studies:
+    for study, name in zip(studies, _names(studies), strict=True):
         if study.best is not None:
-            path = root / RECIPES / f"{_slug(study.label)}.yaml"
+            path = root / RECIPES / f"{name}.yaml"
             path.parent.mkdir(exist_ok=True)
             heading = f"# The best of {len(study.trials)} trials: validation perplexity {study.best.perplexity:.2f}.\n"
             path.write_text(heading + yaml.safe_dump(study.best.values, sort_keys=False), encoding="utf-8")
@@ -162,9 +172,13 @@ def write(studies: Sequence[Study], search: Search, root: Path) -> list[Path]:
     return written
 
 
-def _slug(label: str) -> str:
-    """model, and memory where it has one: a label less its seed."""
-    return "-".join(label.split(" seed ")[0].split())
+def _names(studies: Sequence[Study]) -> list[str]:
+    """The model of each; where it has several studies, also what else is swept over."""
+    models = [str(study.cell.cfg.model.name) for study in studies]
+    return [
+        name if models.count(name) == 1 else "-".join(study.cell.label.split())
+        for study, name in zip(studies, models, strict=True)
+    ]
 
 
 def show(studies: Sequence[Study], search: Search) -> None:
@@ -173,9 +187,9 @@ def show(studies: Sequence[Study], search: Search) -> None:
 
     headings = ["study", "trials", "validation perplexity", *search.space]
     lines = []
-    for study in studies:
+    for study, name in zip(studies, _names(studies), strict=True):
         best = study.best
         values = [] if best is None else [f"{best.perplexity:.2f}", *map(str, best.values.values())]
-        lines.append([_slug(study.label), str(len(study.trials)), *values, *[""] * (len(headings) - 2 - len(values))])
+        lines.append([name, str(len(study.trials)), *values, *[""] * (len(headings) - 2 - len(values))])
     note = "The best trial of each study, on the validation characters that the search has to itself."
     print_grid("search", headings, lines, words={"study"}, note=note)

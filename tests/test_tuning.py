@@ -40,6 +40,7 @@ def test_each_model_has_as_many_trials_and_its_best_is_left_as_a_conf_file(searc
     for study in studies:
         assert len(study["trials"]) == 3
         assert len({json.dumps(trial["values"]) for trial in study["trials"]}) == 3
+        assert study["trials"][0]["values"] == {"learning_rate": 0.004, "embedding_dropout": 0.1}  # the recipe's own
         for trial in study["trials"]:
             record = by_cell[trial["cell"].rpartition("-")[2]]
             assert record["validation"]["perplexity"] == trial["perplexity"]
@@ -50,6 +51,18 @@ def test_each_model_has_as_many_trials_and_its_best_is_left_as_a_conf_file(searc
         chosen = yaml.safe_load((folder / "found" / "recipes" / f"{study['study'].split()[0]}.yaml").read_text())
         assert chosen == best["values"]
         assert f"{best['perplexity']:.2f}" in done.stdout
+
+
+def test_a_recipe_that_is_not_in_the_space_is_not_among_the_trials(searched):
+    folder, _ = searched
+    done = hrm_bench(
+        *(*WORDS, "model=transformer", "hydra.sweep.dir=beyond"),
+        *("hydra.sweeper.search.trials=1", "hydra.sweeper.search.space.learning_rate.low=0.006"),
+        cwd=folder,
+    )
+    assert done.returncode == 0, done.stderr
+    (study,) = json.loads((folder / "beyond" / "search.json").read_bytes())["studies"]
+    assert 0.006 <= study["trials"][0]["values"]["learning_rate"] <= 0.01
 
 
 def test_the_same_search_again_runs_nothing_and_finds_the_same(searched):

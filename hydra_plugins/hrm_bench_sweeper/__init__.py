@@ -70,16 +70,15 @@ class CellSweeper(BasicSweeper):
         from hrm_bench import stopping, sweep, tuning
 
         search = tuning.Search(**OmegaConf.to_container(OmegaConf.create(self.search)))  # type: ignore[arg-type]
-        combinations = [tuple(cell.overrides) for cell in cells]
         with stopping.listening(root):
             studies, result = tuning.run(
                 search,
-                combinations,
+                cells,
                 plan=lambda words: self._cell(words, root),
                 execute=lambda few: sweep.execute(few, root, self._launch),
             )
         written = tuning.write(studies, search, root)
-        sweep.conclude(result, root=root)
+        sweep.conclude(result, root=root, table=False)  # the trials are in the report; of interest are the best
         tuning.show(studies, search)
         for path in written:
             print(f"Written: {os.path.relpath(path)}")
