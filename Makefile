@@ -11,7 +11,7 @@ RECIPE ?= published
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test_slow test_lowest check reproduce exp1 exp2 exp2_as_published supervision causal_mask hierarchy plateau \
-	memory_matrix experiments recipes ablation tuning report dashboard bench clean
+	memory_matrix experiments recipes ablation tuning memory_chance scaling report dashboard bench clean
 
 help: ## Show this help
 	@grep -hE '^[a-z0-9_]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -91,6 +91,12 @@ tuning: setup ## Search for the tuned recipe's values, as many trials for each m
 
 ablation: setup ## What each part of recipe=tuned is worth
 	$(RUN) experiment=ablation $(ARGS)
+
+memory_chance: setup ## Does a carried memory ever gain what counting on gains? (an hour)
+	$(RUN) experiment=memory_chance $(ARGS)
+
+scaling: setup ## HRM against the transformer with more text and more parameters (hours)
+	$(RUN) experiment=scaling $(ARGS)
 
 report: setup ## The report of all sweeps in multirun/, again, from their records
 	$(BIN)/python -m hrm_bench.report

@@ -114,6 +114,11 @@ class CharLM(lightning.LightningModule):
                 stream = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
                 nn.init.trunc_normal_(parameter, std=std, a=-2.0, b=2.0, generator=stream)
 
+    @property
+    def gates(self) -> list[nn.Parameter]:
+        """The parameters that decide what share a memory is given: in a layer with a memory, those called ``gate``."""
+        return [parameter for name, parameter in self.named_parameters() if name.endswith(".gate")]
+
     def regularise(self, *, character_dropout: float, **rates: float) -> None:
         """Train with dropout, at a rate a place; from here on.
 

@@ -211,11 +211,12 @@ def identity(cfg: DictConfig, fingerprint: str) -> str:
     """Twelve hexadecimal digits that stand for all that can change the cell's figures.
 
     ``fingerprint`` is a hash of the characters that are used. Names, paths and where the cell runs or logs are left
-    out, and so are the memory of a model that has none and the recipe's options that are off: a cell keeps its identity
-    when new ones are added.
+    out, and so are the memory of a model that has none, its gates' rate too, and options that are off: a cell keeps its
+    identity when new ones are added.
     """
     values = typing.cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
-    recipe = {key: value for key, value in values["recipe"].items() if key != "name"}
+    told_not = {"name"} if uses_memory(cfg) else {"name", "gate_learning_rate"}
+    recipe = {key: value for key, value in values["recipe"].items() if key not in told_not}
     described = {
         "model": {key: value for key, value in values["model"].items() if key != "name"},
         "memory": values["memory"] if memory_mode(cfg) != "none" else {"mode": "none"},
@@ -225,6 +226,8 @@ def identity(cfg: DictConfig, fingerprint: str) -> str:
         "trainer": {key: value for key, value in values["trainer"].items() if key != "snapshot_seconds"},
         "seed": values["seed"],
     }
+    if values["scale"] != 1:
+        described["scale"] = values["scale"]
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:12]
 
 

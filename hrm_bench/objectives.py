@@ -6,7 +6,7 @@ Shapes: B lanes, T characters, D width, V vocabulary.
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
@@ -28,6 +28,7 @@ class OptimizerSettings:
     learning_rate: float
     weight_decay: float
     gradient_clip: float  # largest norm of all gradients together
+    gate_learning_rate: float | None = None  # of a memory's gates, which then have no weight decay
     decayed: Literal["all", "matrices"] = "all"  # matrices: what has fewer than two axes has no weight decay
     warmup: float = 0.0  # share of training over which the rate rises in a line, from 0
     final_learning_rate: float = 1.0  # share of the rate at the end, to which it falls by half a cosine
@@ -63,16 +64,25 @@ class Objective(ABC):
         ``share`` is what the gradient is scaled by: 1, or what these lanes are of a batch that several ranks share.
         """
 
-    def adamw(self, parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.optim.AdamW:
-        """An optimizer of these, those without weight decay in a group of their own."""
-        by_decay: dict[float, list[nn.Parameter]] = {}
+    def adamw(
+        self, parameters: Iterable[nn.Parameter], learning_rate: float, gates: Collection[nn.Parameter] = ()
+    ) -> torch.optim.AdamW:
+        """An optimizer of these, those with another weight decay or rate in a group of their own.
+
+        ``gates``, those of them that give a memory its share, may have a rate of their own.
+        """
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        gates_rate = self.settings.gate_learning_rate
+        apart = set(gates) if gates_rate is not None else set()
         for each in parameters:
-            spared = self.settings.decayed == "matrices" and each.ndim < 2
-            by_decay.setdefault(0.0 if spared else self.settings.weight_decay, []).append(each)
-        groups = [
-            {"params": params, "weight_decay": decay, "initial_lr": learning_rate} for decay, params in by_decay.items()
+            spared = each in apart or (self.settings.decayed == "matrices" and each.ndim < 2)
+            decay = 0.0 if spared else self.settings.weight_decay
+            rate = gates_rate if gates_rate is not None and each in apart else learning_rate
+            groups.setdefault((decay, rate), []).append(each)
+        made = [
+            {"params": g, "weight_decay": decay, "lr": rate, "initial_lr": rate} for (decay, rate), g in groups.items()
         ]
-        return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
+        return torch.optim.AdamW(made, lr=learning_rate, fused=True)
 
     def schedule(self, optimizers: Iterable[torch.optim.Optimizer], place: float) -> None:
         """Give the optimizers the learning rates of a place between training's start, 0, and its end, 1."""
@@ -153,7 +163,7 @@ class DeepSupervision(Objective):
     """The task loss after every segment, against the same targets, a step each (HRM, arXiv 2506.21734, section 2)."""
 
     def optimizers(self, model: CharLM) -> list[torch.optim.Optimizer]:
-        return [self.adamw(model.parameters(), self.settings.learning_rate)]
+        return [self.adamw(model.parameters(), self.settings.learning_rate, model.gates)]
 
     def train_window(
         self, model: CharLM, tokens: Tensor, targets: Tensor, memory: Memories, *, share: float
@@ -172,7 +182,7 @@ class LastSegmentSupervision(Objective):
     """
 
     def optimizers(self, model: CharLM) -> list[torch.optim.Optimizer]:
-        return [self.adamw(model.parameters(), self.settings.learning_rate)]
+        return [self.adamw(model.parameters(), self.settings.learning_rate, model.gates)]
 
     def train_window(
         self, model: CharLM, tokens: Tensor, targets: Tensor, memory: Memories, *, share: float
@@ -220,7 +230,7 @@ class OriginAnchoredDispersion(Objective):
         head = set(model.head.parameters())
         body = [parameter for parameter in model.parameters() if parameter not in head]
         return [
-            self.adamw(body, self.body_learning_rate),
+            self.adamw(body, self.body_learning_rate, model.gates),
             self.adamw(model.head.parameters(), self.head_learning_rate),
         ]
 

@@ -69,6 +69,7 @@ class RecipeSchema:
     learning_rate: float = number(at_least=0)
     warmup: float = option(0, number(at_least=0, at_most=1))
     final_learning_rate: float = option(1, number(at_least=0, at_most=1))
+    gate_learning_rate: float | None = option(None, number(at_least=0))
     weight_decay: float = number(at_least=0)
     decayed: str = option("all", choice("all", "matrices"))
     gradient_clip: float = number(at_least=0)
@@ -124,6 +125,7 @@ class Schema:
     logger: LoggerSchema = field(default_factory=LoggerSchema)
     experiment: ExperimentSchema = field(default_factory=ExperimentSchema)
     seed: int = number(at_least=0)
+    scale: int = option(1, number(at_least=1))
     force: bool = False
     fail_fast: bool = False
     plan: bool = False

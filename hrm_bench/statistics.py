@@ -7,6 +7,7 @@ seed by seed, and what all cells of a seed share drops out of it.
 import math
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy
@@ -210,6 +211,51 @@ def _sign_flip(differences: Sequence[float]) -> float | None:
         rng=numpy.random.default_rng(0),
     )
     return float(found.pvalue)
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """y = factor · x^exponent, as fitted; what two points do not give is None."""
+
+    exponent: float
+    low: float | None  # 95 % t interval of the exponent
+    high: float | None
+    spread: float  # standard deviation of ln y around the law; of two points, 0
+    _middle: tuple[float, float]  # means of ln x and of ln y
+    _error: float | None  # standard error of the exponent
+    _points: int
+
+    def at(self, x: float) -> tuple[float, float | None, float | None]:
+        """The law's y at x, and the 95 % t interval of that."""
+        away = math.log(x) - self._middle[0]
+        log_y = self._middle[1] + self.exponent * away
+        if self._error is None:
+            return math.exp(log_y), None, None
+        reach = _t(self._points - 2) * math.hypot(self.spread / math.sqrt(self._points), self._error * away)
+        return math.exp(log_y), math.exp(log_y - reach), math.exp(log_y + reach)
+
+
+def power_law(x: Sequence[float], y: Sequence[float]) -> PowerLaw:
+    """Fit ln y = a + exponent · ln x by least squares to points at two x at least."""
+    log_x, log_y = numpy.log(x), numpy.log(y)
+    found = stats.linregress(log_x, log_y)
+    free = len(x) - 2
+    error = float(found.stderr) if free else None
+    reach = None if error is None else _t(free) * error
+    residuals = log_y - found.intercept - found.slope * log_x
+    return PowerLaw(
+        exponent=float(found.slope),
+        low=None if reach is None else float(found.slope) - reach,
+        high=None if reach is None else float(found.slope) + reach,
+        spread=math.sqrt(float(residuals @ residuals) / free) if free else 0.0,
+        _middle=(float(log_x.mean()), float(log_y.mean())),
+        _error=error,
+        _points=len(x),
+    )
+
+
+def _t(degrees: int) -> float:
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, degrees))
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

@@ -34,19 +34,26 @@ from hrm_bench.teacher import teacher
 log = logging.getLogger("hrm_bench")
 
 STEPS_WORTH_COMPILING = 20_000  # compiling takes half a minute, and saves some 5 ms a step at the published sizes
+WIDTHS = ("width", "num_heads", "hidden_width")  # what of a model grows with its scale
 MOST_COUNTED = 1_000_000  # characters of all splits up to which a cell has its n-gram floors: half a minute, 0.4 GB
 
 
 def build(cfg: DictConfig) -> CharLM:
-    """The model that a config describes, initialised from its seed; an ordinary module that needs no Trainer."""
+    """The model that a config describes, initialised from its seed; an ordinary module that needs no Trainer.
+
+    At another scale its heads are as wide as before and its parameters about scale² times as many; AdamW's rate for
+    matrices falls as their width grows, so that one that suits a narrow model suits a wide one (arXiv 2203.03466).
+    """
     settings = OmegaConf.to_container(cfg.model, resolve=True)
     settings = cast(dict[str, Any], settings)
     del settings["name"]
+    settings |= {key: cfg.scale * settings[key] for key in WIDTHS if key in settings}
     objective = settings.pop("objective")
     if cfg.recipe.gradient_depth is not None and "gradient_depth" in settings:
         settings["gradient_depth"] = cfg.recipe.gradient_depth
     optimizer = OptimizerSettings(
-        learning_rate=cfg.recipe.learning_rate,
+        learning_rate=cfg.recipe.learning_rate / cfg.scale,
+        gate_learning_rate=cfg.recipe.gate_learning_rate,
         weight_decay=cfg.recipe.weight_decay,
         gradient_clip=cfg.recipe.gradient_clip,
         decayed=cfg.recipe.decayed,

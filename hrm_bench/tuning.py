@@ -26,6 +26,7 @@ from hrm_bench.sweep import Cell, Result
 
 SEARCH_FILE = "search.json"
 RECIPES = "recipes"  # the folder of the chosen values, a file a model
+UNGUIDED = 4  # first trials of a study; a longer search begins like a shorter one, and so goes on with it
 DIGITS = 3  # significant ones, of a value that is tried
 KEYS = {"low", "high", "log", "choices"}
 RECIPE_KEYS = [each.name for each in fields(RecipeSchema)]
@@ -102,7 +103,7 @@ def run(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     studies = []
     for cell in combinations:
-        sampler = optuna.samplers.TPESampler(seed=search.seed, n_startup_trials=max(3, search.trials // 3))
+        sampler = optuna.samplers.TPESampler(seed=search.seed, n_startup_trials=UNGUIDED)
         study = Study(cell, optuna.create_study(sampler=sampler))
         if all(_is_in(each, cell.cfg.recipe[key]) for key, each in search.space.items()):
             study.optimiser.enqueue_trial({key: cell.cfg.recipe[key] for key in search.space})

@@ -121,7 +121,9 @@ def test_only_seeds_share_a_group_of_a_shipped_experiment(library):
         told_apart = [key.replace(".value", "").split(":")[1] for key in grouping(section(experiment=name))]
         missing = {GROUPS.get(key, key) for key in sweep or {}} - {*told_apart}
         assert missing <= {"seed"}, name
-        assert all("." in key or key in {*GROUPS, "seed"} for key in sweep or {}), name  # no other whole groups
+        assert all("." in key or key in {*GROUPS, "seed", "scale"} for key in sweep or {}), (
+            name
+        )  # no other whole groups
 
 
 def test_trials_of_a_search_are_not_averaged_as_seeds(library):

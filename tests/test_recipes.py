@@ -132,6 +132,24 @@ def test_decayed_matrices_spare_norms_gates_and_biases():
     assert [group["weight_decay"] for group in whole.param_groups] == [0.01]
 
 
+@pytest.mark.parametrize("model", ["infini_hrm", "hrm_memory"])
+def test_gates_can_have_a_rate_of_their_own_which_falls_like_the_others_and_no_decay(model):
+    words = ("recipe.gate_learning_rate=0.03", "recipe.learning_rate=0.002", "recipe.final_learning_rate=0.5")
+    built = small(f"model={model}", *words, "recipe.weight_decay=0.5")
+    (optimizer,) = built.objective.optimizers(built)
+    built.objective.schedule([optimizer], 1.0)
+    found = {id(p): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in built.named_parameters():
+        assert found.pop(id(parameter)) == pytest.approx((0.015, 0) if name.endswith("gate") else (0.001, 0.5)), name
+    assert not found
+
+
+def test_a_model_without_a_memory_is_the_same_cell_whatever_the_rate_of_gates():
+    for model, same in (("hrm", True), ("infini_hrm", False)):
+        cfgs = [compose("data=sample", f"model={model}", *words) for words in ((), ("recipe.gate_learning_rate=0.1",))]
+        assert (identity(cfgs[0], "") == identity(cfgs[1], "")) is same
+
+
 def test_the_best_epochs_weights_are_the_moving_average_and_training_goes_on_from_the_weights(tmp_path, monkeypatch):
     words = ("recipe.patience=null", "recipe.learning_rate=0.01")
     cfg, plain = quick(*FEW, *words, "recipe.averaging=0.7"), quick(*FEW, *words)

@@ -1,6 +1,7 @@
 """Paired differences and other quantities against figures that can be checked by hand or by counting."""
 
 import itertools
+import math
 import statistics as plain
 
 import numpy
@@ -15,6 +16,7 @@ from hrm_bench.statistics import (
     level,
     paired_difference,
     percent_difference,
+    power_law,
     published_range,
     seeds_to_decide,
     share,
@@ -217,6 +219,35 @@ def test_the_seeds_needed_are_at_least_enough_for_an_interval_and_none_when_out_
     assert seeds_to_decide(between(-20.0, 20.0, estimate=-2.4, sd=10.0), -9.4, -2.35) is None
     assert seeds_to_decide(Quantity(1, -5.0, None, None, None), -9.4, -2.35) is None
     assert seeds_to_decide(between(-9.0, -3.0), -9.4, -2.35) is None  # decided
+
+
+def test_a_power_law_that_is_there_is_found_to_the_digit():
+    x = [20_000, 100_000, 500_000, 2_500_000]
+    found = power_law(x, [3 * each**-0.07 for each in x])
+    assert found.exponent == pytest.approx(-0.07)
+    assert (found.low, found.high) == pytest.approx((-0.07, -0.07))
+    assert found.at(1000) == pytest.approx([3 * 1000**-0.07] * 3)
+    assert found.spread == pytest.approx(0, abs=1e-9)
+
+
+def test_the_intervals_of_a_power_law_cover_it_as_often_as_they_say():
+    draw = numpy.random.default_rng(3)
+    x = numpy.repeat([1.0, 10.0, 100.0, 1000.0], 2)
+    exponents = curves = 0
+    for _ in range(1_000):
+        found = power_law(x, 2 * x**-0.1 * numpy.exp(draw.normal(scale=0.05, size=8)))
+        exponents += found.low <= -0.1 <= found.high
+        _, low, high = found.at(300.0)
+        curves += low <= 2 * 300**-0.1 <= high
+    assert 930 <= exponents <= 970
+    assert 930 <= curves <= 970
+
+
+def test_two_points_give_a_power_law_and_no_interval():
+    found = power_law([10.0, 1000.0], [4.0, 1.0])
+    assert found.exponent == pytest.approx(-math.log10(2))
+    assert (found.low, found.high, found.spread) == (None, None, 0.0)
+    assert found.at(100.0) == (pytest.approx(2.0), None, None)
 
 
 def test_an_open_range_needs_the_seeds_of_its_one_bound():

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from hrm_bench import records as records_
 from hrm_bench.records import Record
-from hrm_bench.report import curves, forest, rerun, sheets, tables
+from hrm_bench.report import curves, forest, rerun, scaling, sheets, tables
 from hrm_bench.report.drawing import Plot, plot, share_scale, slug, style
 from hrm_bench.report.sheets import Mark, Sheet
 from hrm_bench.report.variants import Variant, by_experiment, variants
@@ -45,6 +45,7 @@ class Section:
     results: Sheet
     caption: str
     groups: list[Group]  # of any model
+    scaling: Sheet | None
     memory: list[Group]
     memory_use: list[Sheet]
     cost: Sheet | None
@@ -68,6 +69,7 @@ def section(records: Sequence[Record], name: str) -> Section:
     """The section of one experiment's finished records."""
     shown = variants(records)
     anchor = slug(name)
+    families = scaling.families(shown)
     return Section(
         name=name,
         anchor=anchor,
@@ -75,9 +77,10 @@ def section(records: Sequence[Record], name: str) -> Section:
         shown=shown,
         results=results(records, shown),
         caption=tables.caption(records),
-        groups=_groups(shown, anchor),
+        groups=[*_groups(shown, anchor), *_scaling(families, anchor)],
+        scaling=scaling.table(families),
         memory=_memory(shown, anchor),
-        memory_use=sheets.memory_use(shown),
+        memory_use=[*filter(None, [sheets.against_counts(shown)]), *sheets.memory_use(shown)],
         cost=sheets.cost(shown),
         leaks=sheets.leaks(shown),
         coverage=sheets.coverage(shown),
@@ -132,6 +135,14 @@ def _groups(shown: Sequence[Variant], anchor: str) -> list[Group]:
         ),
     ]
     return [group for group in made if group.plots]
+
+
+def _scaling(found: Sequence[scaling.Family], anchor: str) -> list[Group]:
+    note = (
+        "Bits a character by characters of training text: a mark a cell, the fitted power law, and the band of its "
+        "95 % interval."
+    )
+    return [Group("Scaling", note, scaling.plots(found, f"{anchor}-scaling"))] if found else []
 
 
 def _memory(shown: Sequence[Variant], anchor: str) -> list[Group]:

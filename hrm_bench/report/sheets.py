@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from hrm_bench.records import Leak, Record
 from hrm_bench.report.forest import percent_interval
-from hrm_bench.report.variants import Variant
+from hrm_bench.report.variants import Variant, counting
 from hrm_bench.statistics import paired_difference
 
 SPLITS = ("validation", "test")
@@ -149,6 +149,54 @@ def memory_use(shown: Sequence[Variant]) -> list[Sheet]:
         found = sheet(caption, lines, faint=_faint(having))
         made += [found] if found else []
     return made
+
+
+def against_counts(shown: Sequence[Variant]) -> Sheet | None:
+    """What a carried memory gains on the same model without one, beside what counts gain that go on counting."""
+    lines = []
+    having = []
+    for variant in shown:
+        without = _without_memory(variant, shown)
+        if variant.key.memory != "carry" or without is None:
+            continue
+        having.append(variant)
+        line = {"variant": variant.label}
+        for place, split in enumerate(SPLITS):
+            common = sorted(variant.seeds.keys() & without.seeds.keys())
+            ours, theirs = (_perplexities(each, split, common) for each in (variant, without))
+            line[f"carried memory, {split}"] = _difference(ours, theirs)
+            line[f"counts that go on, {split}"] = _counts_gain(variant.seeds[common[0]], place) if common else ""
+        lines.append(line)
+    caption = (
+        "What knowing more than the window is worth: perplexity with the memory that is carried less that of the same "
+        "model trained without one, by seed, and that of the best n-gram counts that go on counting in the scored text "
+        "less that of those that see the window alone. Below zero is better; where the first is not below the second, "
+        "the memory does not make of the past what counting does."
+    )
+    return sheet(caption, lines, faint=_faint(having))
+
+
+def _perplexities(variant: Variant, split: str, seeds: Iterable[int]) -> list[float]:
+    records: list[Any] = [variant.seeds[seed] for seed in seeds]
+    return [record[split]["perplexity"] for record in records]
+
+
+def _without_memory(variant: Variant, shown: Sequence[Variant]) -> Variant | None:
+    """The variant that is the same but for its memory."""
+    mine = dict(variant.key.settings)
+    for other in shown:
+        same = (other.key.model, other.key.memory) == (variant.key.model, "none")
+        if same and all(mine.get(name, value) == value for name, value in other.key.settings):
+            return other
+    return None
+
+
+def _counts_gain(record: Record, place: int) -> str:
+    within, going_on = counting(record, "window"), counting(record, "adaptive")
+    if within is None or going_on is None:
+        return ""
+    before, after = within[1:][place], going_on[1:][place]
+    return f"{after - before:+.3f} ({100 * (after / before - 1):+.2f} %)"
 
 
 def _largest(found: Sequence[Leak], audit: Literal["perturbation", "gradient"]) -> str:
