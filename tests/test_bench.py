@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import MODELS, SMALL, fitting, random_batch, small, train
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import hrm_bench
 from hrm_bench import probes
@@ -99,15 +100,30 @@ def test_the_flops_of_a_step_are_those_of_reading_and_twice_as_many_backward():
     assert matmul.step_flops(QUICK, "transformer") == pytest.approx(expected)
 
 
+def test_the_products_alone_are_those_of_the_step():
+    cfg = QUICK.cfg("hrm")
+    batches = training_batches(cfg, ONE_THREAD)
+    alone = matmul.products(subjects.ours(cfg, ONE_THREAD), next(batches))
+    counted = []
+    for work in (alone, lambda: subjects.train_next(subjects.ours(cfg, ONE_THREAD), batches)):
+        with FlopCounterMode(display=False) as counter:
+            work()
+        found = counter.get_flop_counts()["Global"]
+        counted.append(
+            {name: count for name, count in found.items() if str(name) in ("aten.mm", "aten.addmm", "aten.bmm")}
+        )
+    assert counted[0] == counted[1]
+    assert counted[0]
+
+
 def test_a_quick_run_prints_its_table_and_saves_it(tmp_path, capsys):
     out = tmp_path / "bench"
     assert bench.main(["quick", "steps", "matmul", "models=hrm,transformer", f"out={out}"]) == 0
     printed = capsys.readouterr().out
     assert "hrm, training step" in printed
     saved = json.loads((out / "bench.json").read_text())
-    assert [(row["part"], row["of"]) for row in saved["rows"]] == [("steps", "plain ÷ eager")] * 4 + [
-        ("matmul", "eager ÷ torch.mm")
-    ] * 2
+    steps = [("steps", f"plain ÷ {way}") for way in ("eager", "matrix products alone", "eager")]
+    assert [(row["part"], row["of"]) for row in saved["rows"]] == 2 * steps + 2 * [("matmul", "eager ÷ torch.mm")]
     for row in saved["rows"]:
         assert 0 < row["ratio"]["low"] <= row["ratio"]["median"] <= row["ratio"]["high"]
     markdown = (out / "bench.md").read_text()

@@ -2,15 +2,19 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from hrm_bench.bench.settings import Settings, scored_batch, training_batches
-from hrm_bench.bench.subjects import bare, check_equal, ours, train_next, train_step
+from hrm_bench.bench.subjects import Subject, bare, check_equal, ours, train_next, train_step
 from hrm_bench.bench.table import Row, compare, figure
 from hrm_bench.bench.timing import Place, at, interleave
+from hrm_bench.charlm import Batch
 from hrm_bench.training import build
 
 MODELS = ("hrm", "infini_hrm", "transformer")  # of those that were asked for
@@ -36,6 +40,38 @@ def step_flops(settings: Settings, name: str) -> float:
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         train_step(model, batch)
     return float(counter.get_total_flops())
+
+
+def products(subject: Subject, batch: Batch) -> Callable[[], object] | None:
+    """All matrix products of a training step on this batch, without what is between them; None where it has none that
+    stand by themselves. Those inside of attention and of an LSTM are not among them.
+    """
+    with _Products() as found:
+        subject.train(batch)
+    if not found.calls:
+        return None
+
+    def again() -> None:
+        for function, arguments in found.calls:
+            function(*arguments)
+
+    return again
+
+
+class _Products(TorchDispatchMode):
+    """Notes each matrix product, with operands of the same shapes and strides."""
+
+    FUNCTIONS = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Callable[..., object], list[Tensor]]] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function in self.FUNCTIONS:
+            like = [torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=t.device).normal_() for t in args]
+            self.calls.append((function, like))
+        return function(*args, **(kwargs or {}))
 
 
 def _compare(settings: Settings, name: str, place: Place) -> Iterator[Row]:

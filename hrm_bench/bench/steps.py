@@ -1,14 +1,20 @@
-"""A training step and an evaluation of each model, against plain code for the same mathematics."""
+"""A training step and an evaluation of each model, against plain code for the same mathematics.
+
+And against the matrix products of the step alone, done one after another by the same kernels: what they leave of the
+plain step's time is all that code around them could gain.
+"""
 
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from hrm_bench.bench import plain_training
+from hrm_bench.bench import matmul, plain_training
 from hrm_bench.bench.settings import Settings, scored_batch, training_batches
 from hrm_bench.bench.subjects import check_equal, ours, plainly, train_next
 from hrm_bench.bench.table import Row, compare
 from hrm_bench.bench.timing import Place, at, interleave
+
+PRODUCTS = "matrix products alone"
 
 
 def measure(settings: Settings) -> Iterator[Row | str]:
@@ -39,9 +45,11 @@ def _compare(settings: Settings, name: str, place: Place) -> Iterator[Row]:
         "training step": {way: partial(train_next, subject, batches) for way, subject in subjects.items()},
         "evaluation": {way: partial(subjects[way].score, scored) for way in ("plain", "eager")},
     }
+    if products := matmul.products(subjects["eager"], next(batches)):
+        works["training step"][PRODUCTS] = products
     for work, ways in works.items():
         times = interleave(ways, rounds=settings.rounds)
         milliseconds = {way: [1e3 * each for each in seconds] for way, seconds in times.items()}
         for way in [*ways][1:]:
-            said = note if way == "compiled" else ""
+            said = {"compiled": note, PRODUCTS: "the most that other code could gain"}.get(way, "")
             yield compare(f"{name}, {work}", place, milliseconds, "plain", way, unit="ms", note=said)
