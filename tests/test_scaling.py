@@ -62,6 +62,11 @@ def test_the_page_of_a_scaling_experiment_has_laws_and_their_plot():
         assert word in plot.svg
 
 
+def test_many_settings_of_a_model_without_memory_share_panels():
+    (learning,) = [g for g in sections.sections(grown(lengths=(*LENGTHS, 1_000_000)))[0].groups if "curves" in g.title]
+    assert len(learning.plots) == 2
+
+
 def test_two_lengths_are_no_curve():
     assert not scaling.families(variants(grown(lengths=LENGTHS[:2])))
     (section,) = sections.sections(grown(lengths=LENGTHS[:2]))

@@ -32,12 +32,11 @@ def panels(shown: Sequence[Variant]) -> list[Panel]:
     """All variants in one panel if they fit, else a panel a model, else a panel a model and its settings."""
     if len(shown) <= MOST_LINES:
         return [Panel("", list(shown), [variant.label for variant in shown])]
-    for parts in (_of_model, _of_settings):
-        found: dict[str, list[Variant]] = {}
-        for variant in shown:
-            found.setdefault(parts(variant)[0], []).append(variant)
-        if all(len(group) <= MOST_LINES for group in found.values()):
-            break
+    parts, found = _of_model, _grouped(shown, _of_model)
+    if any(len(group) > MOST_LINES for group in found.values()):
+        finer = _grouped(shown, _of_settings)
+        if len(finer) < len(shown):  # else each panel would have a line
+            parts, found = _of_settings, finer
     made = []
     for title, group in sorted(found.items()):
         for start in range(0, len(group), MOST_LINES):
@@ -45,6 +44,13 @@ def panels(shown: Sequence[Variant]) -> list[Panel]:
             more = f" ({start // MOST_LINES + 1})" if len(group) > MOST_LINES else ""
             made.append(Panel(title + more, few, [parts(variant)[1] for variant in few]))
     return made
+
+
+def _grouped(shown: Sequence[Variant], parts: Callable[[Variant], tuple[str, str]]) -> dict[str, list[Variant]]:
+    found: dict[str, list[Variant]] = {}
+    for variant in shown:
+        found.setdefault(parts(variant)[0], []).append(variant)
+    return found
 
 
 def _of_model(variant: Variant) -> tuple[str, str]:
