@@ -17,10 +17,8 @@ from typing import Any
 from hrm_bench import records
 from hrm_bench.errors import UsageError, command
 from hrm_bench.records import RECORD_FILE, Record
-from hrm_bench.report import answers
-from hrm_bench.tuning import SEARCH_FILE
+from hrm_bench.report.beside import FILES
 
-BESIDE = (answers.FILE, SEARCH_FILE)
 USAGE = "python -m hrm_bench.archive pack FOLDER FILE, or unpack FILE FOLDER"
 
 
@@ -31,7 +29,7 @@ def pack(sweep: Path, file: Path) -> int:
         raise UsageError(f"{sweep}: no finished cells here; give the folder of a sweep")
     lines = [{"path": f"{name}/{RECORD_FILE}", "content": _elsewhere(record)} for name, record in found]
     lines += [
-        {"path": name, "content": json.loads((sweep / name).read_bytes())} for name in BESIDE if (sweep / name).exists()
+        {"path": name, "content": json.loads((sweep / name).read_bytes())} for name in FILES if (sweep / name).exists()
     ]
     file.parent.mkdir(parents=True, exist_ok=True)
     with records.replacing(file) as out:
@@ -80,7 +78,7 @@ def _elsewhere(record: Record) -> dict[str, Any]:
 def _is_ours(path: PurePosixPath) -> bool:
     """Whether a path is one that pack writes, and so stays in its folder."""
     if len(path.parts) == 1:
-        return path.name in BESIDE
+        return path.name in FILES
     return len(path.parts) == 2 and path.name == RECORD_FILE and path.parts[0] not in ("..", "/")
 
 

@@ -21,10 +21,10 @@ import yaml
 from hrm_bench import records, stopping
 from hrm_bench.errors import UsageError, no_such_key
 from hrm_bench.records import Record
+from hrm_bench.report import searches
 from hrm_bench.schemas import RecipeSchema
 from hrm_bench.sweep import Cell, Result
 
-SEARCH_FILE = "search.json"
 RECIPES = "recipes"  # the folder of the chosen values, a file a model
 UNGUIDED = 4  # first trials of a study; a longer search begins like a shorter one, and so goes on with it
 DIGITS = 3  # significant ones, of a value that is tried
@@ -161,8 +161,8 @@ def write(studies: Sequence[Study], search: Search, root: Path) -> list[Path]:
         for study in studies
     ]
     space = {key: dict(each) for key, each in search.space.items()}
-    records.write_json(root / SEARCH_FILE, {"seed": search.seed, "space": space, "studies": told})
-    written = [root / SEARCH_FILE]
+    records.write_json(root / searches.FILE, {"seed": search.seed, "space": space, "studies": told})
+    written = [root / searches.FILE]
     for study, name in zip(studies, _names(studies), strict=True):
         if study.best is not None:
             path = root / RECIPES / f"{name}.yaml"

@@ -1,15 +1,19 @@
 """The search: as a user types it, and the same whether it was stopped or not."""
 
 import json
+import re
 import shutil
 
 import pytest
 import yaml
 from commands import hrm_bench
+from omegaconf import OmegaConf
 from test_run import QUICK
 
 from hrm_bench import records
+from hrm_bench.config import compose, conf_folder
 from hrm_bench.errors import UsageError
+from hrm_bench.training import build
 from hrm_bench.tuning import Search
 
 SPACE = {"learning_rate": {"low": 0.001, "high": 0.1, "log": True}, "distillation": {"choices": [0, 1]}}
@@ -51,6 +55,17 @@ def test_each_model_has_as_many_trials_and_its_best_is_left_as_a_conf_file(searc
         chosen = yaml.safe_load((folder / "found" / "recipes" / f"{study['study'].split()[0]}.yaml").read_text())
         assert chosen == best["values"]
         assert f"{best['perplexity']:.2f}" in done.stdout
+
+
+def test_the_page_has_the_search_and_its_course(searched):
+    folder, _ = searched
+    page = (folder / "found" / "report.html").read_text()
+    assert '<section id="searches">' in page
+    (plot,) = (folder / "found" / "plots").glob("found-search-*.svg")
+    assert "best validation perplexity so far" in plot.read_text()
+    for study in found(folder)["studies"]:
+        tried = [trial["perplexity"] for trial in study["trials"]]
+        assert re.search(rf"{study['study']}.*?>3<.*?>{tried[0]:.2f}<.*?>{min(tried):.2f}<", page, re.DOTALL)
 
 
 def test_a_recipe_that_is_not_in_the_space_is_not_among_the_trials(searched):
@@ -98,3 +113,25 @@ def test_a_space_that_cannot_be_searched_is_told(space, fault):
     with pytest.raises(UsageError, match=fault):
         Search(trials=3, seed=1, space=space)
     assert Search(trials=3, seed=1, space=SPACE).trials == 3
+
+
+CHOSEN = conf_folder() / "recipe" / "tuned"
+RECORD = json.loads((CHOSEN / "search.json").read_bytes())
+
+
+@pytest.mark.parametrize("study", RECORD["studies"], ids=lambda study: study["study"])
+def test_the_tuned_recipe_of_each_model_has_the_values_of_its_best_trial(study):
+    model = study["study"].split()[0]
+    best = min(study["trials"], key=lambda trial: trial["perplexity"])
+    cfg = compose("data=sample", f"model={model}", "recipe=tuned")
+    assert {key: cfg.recipe[key] for key in best["values"]} == best["values"]
+    assert build(cfg).training
+
+
+def test_every_model_of_the_results_had_as_many_trials_in_the_space_that_conf_declares():
+    declared = OmegaConf.load(conf_folder() / "experiment" / "tuning.yaml").hydra.sweeper
+    assert RECORD["space"] == OmegaConf.to_container(declared.search.space)
+    assert {len(study["trials"]) for study in RECORD["studies"]} == {declared.search.trials}
+    models = {study["study"].split()[0] for study in RECORD["studies"]}
+    results = OmegaConf.load(conf_folder() / "experiment" / "recipes.yaml").hydra.sweeper.params
+    assert models == set(results.model.split(",")) == {path.stem for path in CHOSEN.glob("*.yaml")}

@@ -6,7 +6,7 @@ from pathlib import Path
 from hrm_bench import records
 from hrm_bench.errors import UsageError, command
 from hrm_bench.records import Record
-from hrm_bench.report import answers, claims, compare, outputs, tables, verdicts
+from hrm_bench.report import beside, claims, compare, outputs, tables, verdicts
 from hrm_bench.report.sections import sections
 
 ALL = Path("multirun")
@@ -33,8 +33,8 @@ def main(words: list[str]) -> int:
         above = folders[0].parent if words else ALL
         compared = compare.compare({name: _finished(found) for name, found in sweeps.items()}) if words else []
         compare.show(compared)
-        asked = {name: answers.read(folder) for name, folder in zip(sweeps, folders, strict=True)}
-        written += outputs.write_together(sweeps, above, together, compared, asked)
+        found_beside = [beside.read(folder, name) for name, folder in zip(sweeps, folders, strict=True)]
+        written += outputs.write_together(sweeps, above, together, compared, found_beside)
     verdicts.show(claims.findings([record for found in sweeps.values() for record in _finished(found)]))
     for path in written:
         print(f"Written: {path}")

@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 
 from hrm_bench import records as records_
 from hrm_bench.records import Record
-from hrm_bench.report import answers, claims, compare, page, plots, tables, verdicts
-from hrm_bench.report.answers import Answers
+from hrm_bench.report import beside, claims, compare, page, plots, tables, verdicts
+from hrm_bench.report.beside import Beside
 from hrm_bench.report.sections import Section
 from hrm_bench.report.sheets import Sheet
 
@@ -28,7 +27,7 @@ def write_sweep(records: Sequence[Record], folder: Path, made: Sequence[Section]
     return [
         *tables.write(finished, folder),
         plots.write(finished, folder / "results.svg"),
-        *_page(records, folder, made, asked={folder.resolve().name: answers.read(folder)}),
+        *_page(records, folder, made, beside=[beside.read(folder, folder.resolve().name)]),
     ]
 
 
@@ -37,11 +36,11 @@ def write_together(
     folder: Path,
     made: Sequence[Section],
     compared: Sequence[compare.Comparison] = (),
-    asked: Mapping[str, Sequence[Answers]] = MappingProxyType({}),
+    found: Sequence[Beside] = (),
 ) -> list[Path]:
     """The verdicts of all sweeps, their picture, their page, and how they compare; the paths written.
 
-    ``asked`` is what the cells of each sweep answered to other questions.
+    ``found`` is what lies beside their records.
     """
     records = [record for its in sweeps.values() for record in its]
     finished = [record for record in records if records_.is_finished(record)]
@@ -49,7 +48,7 @@ def write_together(
         *verdicts.write(claims.findings(finished), folder),
         *(compare.write(compared, folder) if compared else []),
         plots.write(finished, folder / "results.svg"),
-        *_page(records, folder, made, compare.sheets(compared), asked=asked),
+        *_page(records, folder, made, compare.sheets(compared), beside=found),
     ]
 
 
@@ -59,7 +58,7 @@ def _page(
     made: Sequence[Section],
     comparison: Sequence[Sheet] = (),
     *,
-    asked: Mapping[str, Sequence[Answers]],
+    beside: Sequence[Beside],
 ) -> list[Path]:
-    path = page.write(records, folder / PAGE_FILE, made=made, comparison=comparison, asked=asked)
+    path = page.write(records, folder / PAGE_FILE, made=made, comparison=comparison, beside=beside)
     return [path, folder / page.PLOTS_FOLDER]

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import jinja2
@@ -11,8 +10,8 @@ from markupsafe import Markup
 
 from hrm_bench import records as records_
 from hrm_bench.records import Record
-from hrm_bench.report import answers, claims, forest, sheets, verdicts
-from hrm_bench.report.answers import Answers
+from hrm_bench.report import claims, forest, sheets, verdicts
+from hrm_bench.report.beside import Beside
 from hrm_bench.report.drawing import Plot
 from hrm_bench.report.sections import Failure, Section, failures, forest_plots, sections
 from hrm_bench.report.sheets import Mark, Sheet
@@ -28,22 +27,28 @@ def write(
     sweeps: Mapping[str, Sequence[Record]] | None = None,
     made: Sequence[Section] | None = None,
     comparison: Sequence[Sheet] = (),
-    asked: Mapping[str, Sequence[Answers]] = MappingProxyType({}),
+    beside: Sequence[Beside] = (),
 ) -> Path:
     """Write the page of these records, finished or not, and its plots as files into plots/ beside it; its path.
 
     ``sweeps`` are the records of each sweep by its name, where there are several; ``made`` their sections, where they
-    are drawn already; ``asked``, what their cells answered to other questions.
+    are drawn already; ``beside``, what lies beside their records.
     """
     made = drawn(records, sweeps) if made is None else made
     finished = [record for record in records if records_.is_finished(record)]
     found = claims.findings(finished)
     verdict_plots = _verdict_plots(found)
-    sheets = [sheet for name, its in asked.items() for sheet in answers.sheets(its, name)]
-    curves = [each for name, its in asked.items() for each in answers.plots(its, name)]
-    text = _html(records, made, found, verdict_plots, comparison, answers=sheets, answer_plots=curves)
+    curves = [plot for each in beside for plot in each.answer_plots()]
+    courses = [plot for each in beside for plot in each.search_plots()]
+    more = {
+        "answers": [sheet for each in beside for sheet in each.answer_sheets()],
+        "answer_plots": curves,
+        "searches": [sheet for each in beside for sheet in each.search_sheets()],
+        "search_plots": courses,
+    }
+    text = _html(records, made, found, verdict_plots, comparison, more)
     path.write_text(text, encoding="utf-8")
-    plots = [*verdict_plots, *curves, *(plot for section in made for plot in section.plots)]
+    plots = [*verdict_plots, *curves, *courses, *(plot for section in made for plot in section.plots)]
     _write_plots(plots, path.parent / PLOTS_FOLDER)
     return path
 
@@ -61,7 +66,7 @@ def _html(
     found: Sequence[claims.Finding],
     verdict_plots: Sequence[Plot],
     comparison: Sequence[Sheet],
-    **more: Sequence[Sheet] | Sequence[Plot],
+    more: Mapping[str, Any],
 ) -> str:
     finished = [record for record in records if records_.is_finished(record)]
     return _template().render(

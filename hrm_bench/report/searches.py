@@ -1,0 +1,100 @@
+"""How the recipe of each model of a sweep was searched for (``hrm_bench.tuning``): its file, its table, its plot."""
+
+import json
+from collections.abc import Sequence
+from itertools import accumulate
+from math import inf
+from pathlib import Path
+from typing import Any, TypedDict
+
+from matplotlib.ticker import MaxNLocator
+
+from hrm_bench.report.curves import MOST_LINES
+from hrm_bench.report.drawing import Plot, empty, legend, log_ticks, looks, plot, slug, style
+from hrm_bench.report.sheets import Sheet
+
+FILE = "search.json"
+NOTE = (
+    "As many trials for each, on a text of its own: validation perplexity a character at the best epoch, of one seed. "
+    "The first trial is the recipe as it stood, where that is in the space; the best trial's values stand beside it."
+)
+
+
+class Trial(TypedDict):
+    """Values that were tried, and what came of them."""
+
+    values: dict[str, Any]  # by key of the recipe
+    perplexity: float | None  # None where the cell failed
+    cell: str  # its folder
+
+
+class Study(TypedDict):
+    """The trials of one model."""
+
+    study: str  # model, memory, seed
+    overrides: list[str]
+    trials: list[Trial]
+
+
+class Search(TypedDict):
+    """All studies, and what they had in common."""
+
+    seed: int
+    space: dict[str, dict[str, Any]]
+    studies: list[Study]
+
+
+def read(folder: Path) -> Search | None:
+    """What was searched for in a sweep's folder; None where nothing was."""
+    path = folder / FILE
+    found: Search | None = json.loads(path.read_bytes()) if path.exists() else None
+    return found
+
+
+def sheet(found: Search, sweep: str) -> Sheet:
+    """A line a study: how many trials, the first, the best and its values."""
+    headings = ["study", "trials", "first trial", "best trial", *found["space"]]
+    lines: list[Any] = []
+    for study in found["studies"]:
+        trials = study["trials"]
+        best = min(trials, key=_perplexity)
+        lines.append(
+            [
+                study["study"],
+                str(len(trials)),
+                _told(trials[0]),
+                _told(best),
+                *(f"{best['values'].get(key, '')}" for key in found["space"]),
+            ]
+        )
+    return Sheet(f"{sweep}: {NOTE}", headings, lines, [False] * len(lines), frozenset({"study"}))
+
+
+def plots(found: Search, sweep: str) -> list[Plot]:
+    """The best so far by trial, a line a study."""
+    finished = [study for study in found["studies"] if any(trial["perplexity"] for trial in study["trials"])]
+    courses = {study["study"]: [*accumulate(map(_perplexity, study["trials"]), min)] for study in finished}
+    made = []
+    for start in range(0, len(finished), MOST_LINES):
+        few: Sequence[str] = [*courses][start : start + MOST_LINES]
+        with style():
+            figure, axes = empty(3.1)
+            for label, look in zip(few, looks(), strict=False):
+                known = [(n, value) for n, value in enumerate(courses[label], start=1) if value < inf]
+                axes.plot(*zip(*known, strict=True), label=label, markersize=4, **look)
+            drawn = [value for label in few for value in courses[label] if value < inf]
+            log_ticks(axes, min(drawn) / 1.02, max(drawn) * 1.02)
+            axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+            axes.set_xlabel("trials")
+            axes.set_ylabel("best validation perplexity so far")
+            legend(figure, axes)
+        made.append(plot(figure, f"{slug(sweep)}-search-{start // MOST_LINES + 1}", f"Search: {', '.join(few)}"))
+    return made
+
+
+def _perplexity(trial: Trial) -> float:
+    return inf if trial["perplexity"] is None else trial["perplexity"]
+
+
+def _told(trial: Trial) -> str:
+    return "failed" if trial["perplexity"] is None else f"{trial['perplexity']:.2f}"
