@@ -349,8 +349,9 @@ def test_a_narrow_terminal_loses_no_word_of_a_verdict(monkeypatch):
 
 
 def test_a_claim_of_a_difference_has_a_verdict_under_another_recipe_too():
-    tuned = {"recipe": rerun.recipe("hrm", "tuned")}
-    made = against_hrm(11.53, experiment="recipes") + against_hrm(12.9, experiment="recipes", **tuned)
+    hrm, infini = ({"experiment": "recipes", "recipe": rerun.recipe(m, "tuned")} for m in ("hrm", "infini_hrm"))
+    made = against_hrm(11.53, experiment="recipes") + cells("hrm", 12.10, **hrm)
+    made += cells("infini_hrm", 12.9, memory="reset", noise=NOISE[::-1], **infini)
     published, other = [each for each in claims.findings(made) if each.quantity == "difference"]
     assert (published.recipe, published.verdict) == ("published", "reproduced")
     assert (other.recipe, other.verdict) == ("tuned", "contradicted")
