@@ -10,7 +10,6 @@ What a study asks next is a function of the seed and of the answers before, and 
 again. So a search that was stopped, typed again, goes on where it was, and ends as if it had not been.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -22,6 +21,8 @@ from hrm_bench import records, stopping
 from hrm_bench.errors import UsageError, no_such_key
 from hrm_bench.records import Record
 from hrm_bench.report import searches
+from hrm_bench.report.searches import Trial
+from hrm_bench.report.searches import perplexity as perplexity_of
 from hrm_bench.schemas import RecipeSchema
 from hrm_bench.sweep import Cell, Result
 
@@ -64,25 +65,12 @@ class Study:
 
     cell: Cell  # as it is without what is searched for
     optimiser: Any  # optuna.Study
-    trials: list["Trial"] = field(default_factory=list)
+    trials: list[Trial] = field(default_factory=list)
 
     @property
-    def best(self) -> "Trial | None":
-        """The one with the lowest perplexity, the first of equals."""
-        return min((each for each in self.trials if each.perplexity is not None), key=_by_perplexity, default=None)
-
-
-@dataclass(frozen=True)
-class Trial:
-    """Values that were tried, and what came of them."""
-
-    values: dict[str, Any]
-    perplexity: float | None  # on validation, at the best epoch; None where the cell failed
-    cell: str
-
-
-def _by_perplexity(trial: Trial) -> float:
-    return math.inf if trial.perplexity is None else trial.perplexity
+    def best(self) -> Trial | None:
+        """The one with the lowest perplexity, the first of equals; None where all have failed."""
+        return min((each for each in self.trials if each["perplexity"] is not None), key=perplexity_of, default=None)
 
 
 def run(
@@ -123,7 +111,7 @@ def run(
             record = outcomes[cell.folder]
             finished = record["status"] == "finished"
             perplexity = record["validation"]["perplexity"] if finished else None
-            study.trials.append(Trial(each, perplexity, cell.folder.name))
+            study.trials.append(Trial(values=each, perplexity=perplexity, cell=cell.folder.name))
             study.optimiser.tell(trial, perplexity, state=None if finished else optuna.trial.TrialState.FAIL)
         if stopping.requested() is not None or result.request.reason is not None:
             break
@@ -156,7 +144,7 @@ def write(studies: Sequence[Study], search: Search, root: Path) -> list[Path]:
         {
             "study": study.cell.label,
             "overrides": [*study.cell.overrides],
-            "trials": [vars(trial) for trial in study.trials],
+            "trials": study.trials,
         }
         for study in studies
     ]
@@ -167,8 +155,10 @@ def write(studies: Sequence[Study], search: Search, root: Path) -> list[Path]:
         if study.best is not None:
             path = root / RECIPES / f"{name}.yaml"
             path.parent.mkdir(exist_ok=True)
-            heading = f"# The best of {len(study.trials)} trials: validation perplexity {study.best.perplexity:.2f}.\n"
-            path.write_text(heading + yaml.safe_dump(study.best.values, sort_keys=False), encoding="utf-8")
+            heading = (
+                f"# The best of {len(study.trials)} trials: validation perplexity {study.best['perplexity']:.2f}.\n"
+            )
+            path.write_text(heading + yaml.safe_dump(study.best["values"], sort_keys=False), encoding="utf-8")
             written.append(path)
     return written
 
@@ -190,7 +180,7 @@ def show(studies: Sequence[Study], search: Search) -> None:
     lines = []
     for study, name in zip(studies, _names(studies), strict=True):
         best = study.best
-        values = [] if best is None else [f"{best.perplexity:.2f}", *map(str, best.values.values())]
+        values = [] if best is None else [f"{best['perplexity']:.2f}", *map(str, best["values"].values())]
         lines.append([name, str(len(study.trials)), *values, *[""] * (len(headings) - 2 - len(values))])
     note = "The best trial of each study, on the validation characters that the search has to itself."
     print_grid("search", headings, lines, words={"study"}, note=note)

@@ -57,7 +57,7 @@ def sheet(found: Search, sweep: str) -> Sheet:
     lines: list[Any] = []
     for study in found["studies"]:
         trials = study["trials"]
-        best = min(trials, key=_perplexity)
+        best = min(trials, key=perplexity)
         lines.append(
             [
                 study["study"],
@@ -73,7 +73,7 @@ def sheet(found: Search, sweep: str) -> Sheet:
 def plots(found: Search, sweep: str) -> list[Plot]:
     """The best so far by trial, a line a study."""
     finished = [study for study in found["studies"] if any(trial["perplexity"] for trial in study["trials"])]
-    courses = {study["study"]: [*accumulate(map(_perplexity, study["trials"]), min)] for study in finished}
+    courses = {study["study"]: [*accumulate(map(perplexity, study["trials"]), min)] for study in finished}
     made = []
     for start in range(0, len(finished), MOST_LINES):
         few: Sequence[str] = [*courses][start : start + MOST_LINES]
@@ -92,7 +92,8 @@ def plots(found: Search, sweep: str) -> list[Plot]:
     return made
 
 
-def _perplexity(trial: Trial) -> float:
+def perplexity(trial: Trial) -> float:
+    """What trials are compared by: of one that failed, infinite."""
     return inf if trial["perplexity"] is None else trial["perplexity"]
 
 
