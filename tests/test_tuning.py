@@ -13,6 +13,7 @@ from test_run import QUICK
 from hrm_bench import records
 from hrm_bench.config import compose, conf_folder
 from hrm_bench.errors import UsageError
+from hrm_bench.report import searches
 from hrm_bench.training import build
 from hrm_bench.tuning import Search
 
@@ -62,10 +63,16 @@ def test_the_page_has_the_search_and_its_course(searched):
     page = (folder / "found" / "report.html").read_text()
     assert '<section id="searches">' in page
     (plot,) = (folder / "found" / "plots").glob("found-search-*.svg")
-    assert "best validation perplexity so far" in plot.read_text()
+    assert "best so far, % under" in plot.read_text()
     for study in found(folder)["studies"]:
         tried = [trial["perplexity"] for trial in study["trials"]]
         assert re.search(rf"{study['study']}.*?>3<.*?>{tried[0]:.2f}<.*?>{min(tried):.2f}<", page, re.DOTALL)
+
+
+def test_the_course_of_a_search_counts_from_its_first_trial_that_finished():
+    tried = [None, 20.0, 25.0, 10.0, None]
+    trials = [searches.Trial(values={}, perplexity=each, cell="") for each in tried]
+    assert searches.gained(trials) == [(2, 0.0), (3, 0.0), (4, 50.0), (5, 50.0)]
 
 
 def test_a_recipe_that_is_not_in_the_space_is_not_among_the_trials(searched):

@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 from matplotlib.ticker import MaxNLocator
 
 from hrm_bench.report.curves import MOST_LINES
-from hrm_bench.report.drawing import Plot, empty, legend, log_ticks, looks, plot, slug, style
+from hrm_bench.report.drawing import Plot, empty, legend, looks, plot, share_scale, slug, style
 from hrm_bench.report.sheets import Sheet
 
 FILE = "search.json"
@@ -71,25 +71,30 @@ def sheet(found: Search, sweep: str) -> Sheet:
 
 
 def plots(found: Search, sweep: str) -> list[Plot]:
-    """The best so far by trial, a line a study."""
+    """The best perplexity so far, against that of the first trial that finished, by trial; a line a study."""
     finished = [study for study in found["studies"] if any(trial["perplexity"] for trial in study["trials"])]
-    courses = {study["study"]: [*accumulate(map(perplexity, study["trials"]), min)] for study in finished}
-    made = []
+    courses = {study["study"]: gained(study["trials"]) for study in finished}
+    made, figures = [], []
     for start in range(0, len(finished), MOST_LINES):
         few: Sequence[str] = [*courses][start : start + MOST_LINES]
         with style():
             figure, axes = empty(3.1)
             for label, look in zip(few, looks(), strict=False):
-                known = [(n, value) for n, value in enumerate(courses[label], start=1) if value < inf]
-                axes.plot(*zip(*known, strict=True), label=label, markersize=4, **look)
-            drawn = [value for label in few for value in courses[label] if value < inf]
-            log_ticks(axes, min(drawn) / 1.02, max(drawn) * 1.02)
+                axes.plot(*zip(*courses[label], strict=True), label=label, markersize=4, **look)
             axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
             axes.set_xlabel("trials")
-            axes.set_ylabel("best validation perplexity so far")
+            axes.set_ylabel("best so far, % under\nthe first trial")
             legend(figure, axes)
-        made.append(plot(figure, f"{slug(sweep)}-search-{start // MOST_LINES + 1}", f"Search: {', '.join(few)}"))
-    return made
+        figures.append(figure)
+        made.append((f"{slug(sweep)}-search-{start // MOST_LINES + 1}", f"Search: {', '.join(few)}"))
+    share_scale(figures)
+    return [plot(figure, *names) for figure, names in zip(figures, made, strict=True)]
+
+
+def gained(trials: Sequence[Trial]) -> list[tuple[int, float]]:
+    """By the number of a trial: how far the best up to it is under the first that finished, in percent of that."""
+    course = [(n, value) for n, value in enumerate(accumulate(map(perplexity, trials), min), start=1) if value < inf]
+    return [(n, 100 * (1 - value / course[0][1])) for n, value in course]
 
 
 def perplexity(trial: Trial) -> float:
