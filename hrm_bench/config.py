@@ -171,6 +171,15 @@ def _cross_faults(values: Mapping[str, Any]) -> Iterator[str]:
             )
     if values["data"]["source"] == "text_file" and values["data"]["path"] is None:
         yield "data.path=null: data=text_file reads a file; give data.path=FILE"
+    recipe = values["recipe"]
+    lanes = recipe["distillation"] * recipe["batch_size"]
+    if math.isfinite(lanes) and lanes % 1:
+        share = max(1, round(lanes)) / recipe["batch_size"]
+        size = recipe["batch_size"]
+        yield (
+            f"recipe.distillation={recipe['distillation']}: times recipe.batch_size={size} is {lanes:g} "
+            f"lanes of a batch, which must be a whole number; try recipe.distillation={share:g}"
+        )
     yield from _trainer_faults(values["trainer"], values["model"]["objective"]["_target_"])
 
 

@@ -139,7 +139,7 @@ def _sections() -> "list[Section]":
         ],
         "Cost": [
             bar(title="Parameters", metrics=["parameters"]),
-            bar(title="Characters of training text a second", metrics=["characters_per_second"]),
+            bar(title="Characters a second in training", metrics=["characters_per_second"]),
             line(title="Validation perplexity by time", x="seconds", title_x="seconds of training", **perplexities),
         ],
         "Seeds": [

@@ -83,7 +83,7 @@ class Record(TypedDict, total=False):
     floors: dict[str, Floors]  # perplexity of counting models on each scored split: floor, way
     seconds: float  # the whole cell
     train_seconds: float
-    characters_per_second: float  # of training text, each character once an epoch
+    characters_per_second: float  # that training reads, the text of a teacher among them
     peak_memory: int  # bytes: of the process on a CPU, of the allocator on a GPU
 
 

@@ -16,6 +16,7 @@ from scipy import stats
 MIN_PAIRS = 5  # fewer cannot carry a bootstrap, and no sign-flip test of theirs can reach p = 0.05
 CONFIDENCE = 0.95
 NUM_RESAMPLES = 9_999
+MOST_FLIPPED = 16  # differences whose signs are all tried
 MOST_SEEDS = 10_000  # an answer that would take more is not asked for
 TOLERANCE = 0.05  # of a published level, either way
 SMALLEST, LARGEST = 0.5, 2.0  # times a published difference
@@ -50,7 +51,7 @@ class Difference(NamedTuple):
     percent: float  # the mean, of the mean of theirs
     low: float | None  # 95 % BCa bootstrap interval of the mean (Efron 1987)
     high: float | None
-    p: float | None  # two-sided, of the exact sign-flip test
+    p: float | None  # two-sided, of the sign-flip test
 
 
 def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> Difference | None:
@@ -79,7 +80,7 @@ class Quantity(NamedTuple):
     sd: float | None  # over seeds, in the unit of the estimate; sd/√seeds is the estimate's standard error
     low: float | None  # 95 % BCa bootstrap interval of the estimate
     high: float | None
-    p: float | None = None  # of a difference: two-sided, of the exact sign-flip test
+    p: float | None = None  # of a difference: two-sided, of the sign-flip test
 
 
 def level(values: Sequence[float]) -> Quantity:
@@ -200,14 +201,18 @@ def _ratio_of_means(above: Any, below: Any, axis: int = -1) -> Any:
 
 
 def _sign_flip(differences: Sequence[float]) -> float | None:
-    """How often a mean at least as far from zero comes about when each difference's sign is a coin's."""
+    """How often a mean at least as far from zero comes about when each difference's sign is a coin's.
+
+    Exact, over all signs, of up to MOST_FLIPPED differences; over a sample of them, of more.
+    """
     if len(differences) < MIN_PAIRS:
         return None
     found = stats.permutation_test(
         (numpy.asarray(differences),),
         numpy.mean,
         permutation_type="samples",
-        n_resamples=NUM_RESAMPLES,
+        n_resamples=max(NUM_RESAMPLES, 2 ** min(len(differences), MOST_FLIPPED)),
+        batch=NUM_RESAMPLES,
         rng=numpy.random.default_rng(0),
     )
     return float(found.pvalue)
@@ -215,12 +220,12 @@ def _sign_flip(differences: Sequence[float]) -> float | None:
 
 @dataclass(frozen=True)
 class PowerLaw:
-    """y = factor · x^exponent, as fitted; what two points do not give is None."""
+    """y = factor · x^exponent, as fitted; what two x do not give is None."""
 
     exponent: float
     low: float | None  # 95 % t interval of the exponent
     high: float | None
-    spread: float  # standard deviation of ln y around the law; of two points, 0
+    spread: float  # standard deviation around the law of the means of ln y, one at each x; of two, 0
     _middle: tuple[float, float]  # means of ln x and of ln y
     _error: float | None  # standard error of the exponent
     _points: int
@@ -236,10 +241,14 @@ class PowerLaw:
 
 
 def power_law(x: Sequence[float], y: Sequence[float]) -> PowerLaw:
-    """Fit ln y = a + exponent · ln x by least squares to points at two x at least."""
-    log_x, log_y = numpy.log(x), numpy.log(y)
+    """Fit ln y = a + exponent · ln x by least squares to the mean of ln y at each x, of which there are two at least.
+
+    Points at one x are off the law together, so that more of them make it no surer than one: what counts is how many x.
+    """
+    places, group = numpy.unique(numpy.log(x), return_inverse=True)
+    log_x, log_y = places, numpy.bincount(group, numpy.log(y)) / numpy.bincount(group)
     found = stats.linregress(log_x, log_y)
-    free = len(x) - 2
+    free = len(places) - 2
     error = float(found.stderr) if free else None
     reach = None if error is None else _t(free) * error
     residuals = log_y - found.intercept - found.slope * log_x
@@ -250,7 +259,7 @@ def power_law(x: Sequence[float], y: Sequence[float]) -> PowerLaw:
         spread=math.sqrt(float(residuals @ residuals) / free) if free else 0.0,
         _middle=(float(log_x.mean()), float(log_y.mean())),
         _error=error,
-        _points=len(x),
+        _points=len(places),
     )
 
 

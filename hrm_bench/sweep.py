@@ -1,5 +1,6 @@
 """What a command does around its cells, be they one or many: plan them, have them run, and tell what came of them."""
 
+import functools
 import json
 import os
 import shlex
@@ -12,6 +13,7 @@ from typing import NamedTuple
 from omegaconf import DictConfig
 
 from hrm_bench import config, records, stopping
+from hrm_bench.errors import UsageError
 from hrm_bench.progress import Display, Watched
 from hrm_bench.provenance import code_version
 from hrm_bench.records import Record
@@ -55,9 +57,24 @@ def plan(cfg: DictConfig, overrides: Sequence[str], root: Path) -> Cell:
     from hrm_bench.training import build, load_windows
 
     config.check(cfg)
+    _check_lengths(cfg)
     load_windows(cfg)
     build(cfg)
     return Cell(cfg, overrides, cell_folder(cfg, root))
+
+
+def _check_lengths(cfg: DictConfig) -> None:
+    """Raise UsageError where a split of the text has fewer characters than are asked for."""
+    from hrm_bench.data import corpora
+
+    asked = {name: (cfg.data[f"{name}_chars"], len(text)) for name, text in corpora.load(cfg.data).splits.items()}
+    faults = [
+        f"data.{name}_chars={limit}: the {name} text has {length:,} characters; try data.{name}_chars=null, for all"
+        for name, (limit, length) in asked.items()
+        if limit is not None and length < limit
+    ]
+    if faults:
+        raise UsageError(*faults)
 
 
 def execute(cells: Sequence[Cell], root: Path, launch: Launch) -> Result:
@@ -108,8 +125,14 @@ def _standing(cells: Sequence[Cell]) -> tuple[Outcomes, list[Cell]]:
                 elif is_ours:
                     (cell.folder / records.RECORD_FILE).unlink(missing_ok=True)
     for what, number in told.items():
-        print(f"{number} of {len(cells)} cells {what}", file=sys.stderr)
+        _tell_once(f"{number} of {len(cells)} cells {what}")
     return finished, pending
+
+
+@functools.cache
+def _tell_once(text: str) -> None:
+    """Of a search, which has many rounds of cells, once."""
+    print(text, file=sys.stderr)
 
 
 def _launched(cells: Sequence[Cell], launch: Launch) -> Outcomes:

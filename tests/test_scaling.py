@@ -35,7 +35,8 @@ def grown(lengths=LENGTHS, seeds=(42, 43)):
     for scale in (1, 2):
         for length in lengths:
             for seed in seeds:
-                bits = (5 - scale) * (length / 20_000) ** -0.1 * (1 + 0.002 * (seed - 42.5))
+                off = 0.002 * (seed - 42.5) + (0.001 if length == LENGTHS[1] else 0)
+                bits = (5 - scale) * (length / 20_000) ** -0.1 * (1 + off)
                 words = ("experiment=scaling", "model=hrm", f"scale={scale}", f"data.train_chars={length}")
                 made.append(record(*words, perplexity=2**bits, seed=seed))
     return made
@@ -45,7 +46,7 @@ def test_each_model_at_each_size_has_its_power_law():
     found = scaling.families(variants(grown()))
     assert [each.label for each in found] == ["hrm scale=1", "hrm scale=2"]
     for each, scale in zip(found, (1, 2), strict=True):
-        assert each.law.exponent == pytest.approx(-0.1)
+        assert each.law.exponent == pytest.approx(-0.1, abs=1e-3)
         assert each.law.low < -0.1 < each.law.high
         assert each.law.at(100_000)[0] == pytest.approx((5 - scale) * 5**-0.1, rel=1e-3)
         assert sorted(each.lengths) == sorted(LENGTHS * 2)

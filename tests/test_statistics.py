@@ -243,6 +243,18 @@ def test_the_intervals_of_a_power_law_cover_it_as_often_as_they_say():
     assert 930 <= curves <= 970
 
 
+def test_more_seeds_at_the_same_lengths_do_not_make_a_law_any_surer():
+    x, y = [20_000, 100_000, 500_000, 2_500_000], [4.0, 3.2, 2.75, 2.5]
+    once, often = power_law(x, y), power_law(x * 8, y * 8)
+    assert (once.exponent, once.low, once.high) == pytest.approx((often.exponent, often.low, often.high))
+    assert once.at(1_000_000) == pytest.approx(often.at(1_000_000))
+
+
+def test_the_sign_flip_test_of_sixteen_seeds_tries_all_signs():
+    found = paired_difference([2.0 + each for each in range(16)], [1.0] * 16)
+    assert found.p == 2 / 2**16
+
+
 def test_two_points_give_a_power_law_and_no_interval():
     found = power_law([10.0, 1000.0], [4.0, 1.0])
     assert found.exponent == pytest.approx(-math.log10(2))

@@ -10,7 +10,7 @@ from commands import hrm_bench
 from omegaconf import OmegaConf
 from test_run import QUICK
 
-from hrm_bench import records
+from hrm_bench import records, sweep, tuning
 from hrm_bench.config import compose, conf_folder
 from hrm_bench.errors import UsageError
 from hrm_bench.report import searches
@@ -113,13 +113,91 @@ def test_a_search_that_lost_its_last_cells_ends_as_it_had(searched, tmp_path):
         ({"learning_rate": {"low": 0.1}}, "give low and high"),
         ({"learning_rate": {"low": 0.1, "high": 0.01}}, "low=0.1 must be below high=0.01"),
         ({"learning_rate": {"low": 0.1, "high": 1.0, "steps": 3}}, "give low and high"),
-        ({}, "space=0: must be at least 1"),
+        ({"learning_rate": {"low": 0, "high": 0.01, "log": True}}, "low=0: must be above 0, for log=true"),
+        ({"learning_rate": {"low": "a", "high": 0.01}}, "low=a: must be a number"),
+        ({"learning_rate": {"low": 0.001, "high": 0.01, "log": 1}}, "log=1: must be true or false"),
+        ({"batch_size": {"low": 2.5, "high": 8}}, "low=2.5: must be a whole number"),
+        ({"learning_rate": {"low": 0.1, "high": 1.0, "choices": [1]}}, "give low and high"),
+        ({"learning_rate": 0.1}, "give low and high"),
+        ({"distillation": {"choices": 3}}, "choices=3: must be a list"),
+        ({"distillation": {"choices": []}}, "must be a list"),
+        ({}, "must have a key of the recipe"),
+        (None, "space=None: must have a key of the recipe"),
     ],
 )
 def test_a_space_that_cannot_be_searched_is_told(space, fault):
     with pytest.raises(UsageError, match=fault):
         Search(trials=3, seed=1, space=space)
     assert Search(trials=3, seed=1, space=SPACE).trials == 3
+
+
+@pytest.mark.parametrize(
+    ("values", "fault"),
+    [
+        ({"trials": 3, "seed": 1}, r"search\.space: missing"),
+        ({"trials": 3, "seed": 1, "space": SPACE, "rounds": 2}, r"search\.rounds: no such key"),
+        ({"trials": 2.5, "seed": 1, "space": SPACE}, r"search\.trials=2\.5: must be a whole number, at least 1"),
+        ({"trials": 3, "seed": -1, "space": SPACE}, r"search\.seed=-1: must be a whole number, at least 0"),
+    ],
+)
+def test_a_search_that_cannot_be_made_is_told(values, fault):
+    with pytest.raises(UsageError, match=fault):
+        Search.declared(values)
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        (["data.validation_start=0"], r"data\.validation_start=0: a search would choose on the validation characters"),
+        (
+            ["+hydra.sweeper.search.space.averaging={low: 0.9, high: 1.0}"],
+            r"recipe\.averaging=1\.0: must be from 0 to 0\.99999",
+        ),
+        (
+            ["+hydra.sweeper.search.space.distillation={choices: [0, 0.3]}"],
+            r"recipe\.distillation=0\.3: times recipe\.batch_size=\d+ is .* try recipe\.distillation=0",
+        ),
+    ],
+)
+def test_a_search_that_would_break_off_later_does_not_begin(words, fault, tmp_path):
+    done = hrm_bench(*WORDS, *words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert re.search(fault, done.stderr)
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("found/*/record.json"))
+
+
+def test_the_plan_of_a_search_says_how_many_trials_it_is(tmp_path):
+    done = hrm_bench(*WORDS, "plan=true", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "of each of these cells 3 trials, with other values of learning_rate, " in done.stdout
+    assert not list(tmp_path.glob("found/*"))
+
+
+def test_studies_of_one_model_have_names_and_files_of_their_own(tmp_path):
+    cells = [
+        sweep.Cell(compose("data=sample", "model=hrm", f"scale={scale}"), ("model=hrm", f"scale={scale}"), tmp_path)
+        for scale in (1, 2)
+    ]
+    search = Search(trials=1, seed=1, space={"learning_rate": {"low": 0.001, "high": 0.1}})
+    for cell in cells:
+        cell.cfg.data.validation_start = 500
+    studies = tuning.studies_of(search, cells, lambda _: cells[0])
+    assert [study.name for study in studies] == ["hrm seed 42 scale=1", "hrm seed 42 scale=2"]
+    for study in studies:
+        study.trials.append(searches.Trial(values={"learning_rate": 0.01}, perplexity=9.0, cell=""))
+    names = [path.name for path in tuning.write(studies, search, tmp_path)]
+    assert names == ["search.json", "hrm-seed-42-scale=1.yaml", "hrm-seed-42-scale=2.yaml"]
+    found = searches.read(tmp_path)
+    assert [plot.title for plot in searches.plots(found, "s")] == ["Search: hrm seed 42 scale=1, hrm seed 42 scale=2"]
+
+
+def test_whole_numbers_are_searched_as_such_and_what_is_off_is_no_first_trial():
+    space = {"batch_size": {"low": 2, "high": 8}, "budget": {"low": 10, "high": 20}}
+    cell = sweep.Cell(compose("data=sample", "data.validation_start=500"), (), None)
+    (study,) = tuning.studies_of(Search(trials=1, seed=1, space=space), [cell], lambda _: cell)
+    values = tuning._values(study.optimiser.ask(), space)
+    assert all(type(each) is int for each in values.values())
 
 
 CHOSEN = conf_folder() / "recipe" / "tuned"

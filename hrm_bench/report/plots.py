@@ -1,6 +1,7 @@
 """The results of sweeps as a picture: every seed of every variant, the published figure, and what counting reaches."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hrm_bench.records import Record
-from hrm_bench.report.variants import by_experiment, counting, perplexity, unigram, variants
+from hrm_bench.report.drawing import wrapped
+from hrm_bench.report.variants import Variant, by_experiment, counting, perplexity, unigram, variants
 
+LABEL_WIDTH = 48  # characters of a variant's name in a line
 SEED, PUBLISHED, FLOOR = "#1f6f8b", "#c8553d", "#6b6b6b"
 
 # Text stays text, and the same records give the same bytes.
@@ -20,7 +23,7 @@ STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "hrm_bench", "font.size": 
 def write(records: Sequence[Record], path: Path) -> Path:
     """A panel an experiment, in the order in which the records name them, as SVG; the path written."""
     experiments = by_experiment(records)
-    numbers = [len(variants(panel)) for panel in experiments.values()]
+    numbers = [sum(map(_rows, _labels(variants(panel)))) for panel in experiments.values()]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8, 0.9 + 0.9 * len(experiments) + 0.32 * sum(numbers)), layout="constrained")
         figure.patch.set_facecolor("white")
@@ -37,8 +40,11 @@ def write(records: Sequence[Record], path: Path) -> Path:
 
 def _panel(axes: Axes, name: str, records: Sequence[Record]) -> None:
     shown = variants(records)
-    for height, variant in enumerate(shown):
-        first = height == 0
+    labels = _labels(shown)
+    ends = list(accumulate(map(_rows, labels)))
+    heights = [end - (_rows(label) + 1) / 2 for end, label in zip(ends, labels, strict=True)]
+    for height, variant in zip(heights, shown, strict=True):
+        first = variant is shown[0]
         reached = [perplexity(record) for record in variant.seeds.values()]
         axes.scatter(
             reached,
@@ -70,6 +76,15 @@ def _panel(axes: Axes, name: str, records: Sequence[Record]) -> None:
         label = None if number else "n-gram counts"
         axes.axvline(floor, color=FLOOR, linestyle=":", linewidth=1.4, label=label)
     axes.set_title(name, loc="left", fontsize=11)
-    axes.set_yticks(range(len(shown)), [variant.label for variant in shown])
-    axes.set_ylim(len(shown) - 0.4, -0.6)
+    axes.set_yticks(heights, labels)
+    axes.set_ylim(ends[-1] - 0.4, -0.6)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _labels(shown: Sequence[Variant]) -> list[str]:
+    return [wrapped(variant.label, LABEL_WIDTH) for variant in shown]
+
+
+def _rows(label: str) -> float:
+    """The height of a label, in those of the usual one."""
+    return max(1.0, 0.6 * (1 + label.count("\n")))

@@ -70,9 +70,9 @@ def table(found: Sequence[Family]) -> Sheet | None:
         )
     caption = (
         "Bits a character on validation as a power of the length of the training text, by least squares in logarithms "
-        "over all cells, within the lengths trained on. In brackets 95 % intervals (Student's t). A text ten times as "
-        "long changes bits by so much; off the law: standard deviation of cells around it, in percent of bits. Where "
-        "that is large, the law is not one."
+        "to the mean over seeds at each length, within the lengths trained on. In brackets 95 % intervals (Student's "
+        "t), which only more lengths make narrower. A text ten times as long changes bits by so much; off the law: "
+        "standard deviation of the means around it, in percent of bits. Where that is large, the law is not one."
     )
     return sheet(caption, lines, words=["training characters"])
 

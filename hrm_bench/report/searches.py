@@ -15,8 +15,8 @@ from hrm_bench.report.sheets import Sheet
 
 FILE = "search.json"
 NOTE = (
-    "As many trials for each, on a text of its own: validation perplexity a character at the best epoch, of one seed. "
-    "The first trial is the recipe as it stood, where that is in the space; the best trial's values stand beside it."
+    "Validation perplexity a character at the best epoch, of one seed. The first trial is the recipe as it stood, "
+    "where that is in the space; the best trial's values stand beside it."
 )
 
 
@@ -32,7 +32,8 @@ class Study(TypedDict):
     """The trials of one model."""
 
     study: str  # model, memory, seed
-    overrides: list[str]
+    validation_start: int  # of the characters that are chosen on
+    validation_chars: int | None
     trials: list[Trial]
 
 
@@ -67,26 +68,42 @@ def sheet(found: Search, sweep: str) -> Sheet:
                 *(f"{best['values'].get(key, '')}" for key in found["space"]),
             ]
         )
-    return Sheet(f"{sweep}: {NOTE}", headings, lines, [False] * len(lines), frozenset({"study"}))
+    chosen_on = {where(study["validation_start"], study["validation_chars"]): None for study in found["studies"]}
+    caption = f"{sweep}: Chosen {', or '.join(chosen_on)}. {NOTE}"
+    return Sheet(
+        caption,
+        headings,
+        lines,
+        [False] * len(lines),
+        frozenset({"study"}),
+    )
+
+
+def where(start: int, number: int | None) -> str:
+    """Which characters of the validation text were chosen on, in prose."""
+    end = "its end" if number is None else f"{start + number:,}"
+    return f"on validation characters {start + 1:,} to {end}, which no result is to be of"
 
 
 def plots(found: Search, sweep: str) -> list[Plot]:
     """The best perplexity so far, against that of the first trial that finished, by trial; a line a study."""
     finished = [study for study in found["studies"] if any(trial["perplexity"] for trial in study["trials"])]
-    courses = {study["study"]: gained(study["trials"]) for study in finished}
     made, figures = [], []
     for start in range(0, len(finished), MOST_LINES):
-        few: Sequence[str] = [*courses][start : start + MOST_LINES]
+        few = finished[start : start + MOST_LINES]
         with style():
             figure, axes = empty(3.1)
-            for label, look in zip(few, looks(), strict=False):
-                axes.plot(*zip(*courses[label], strict=True), label=label, markersize=4, **look)
+            for study, look in zip(few, looks(), strict=False):
+                course = zip(*gained(study["trials"]), strict=True)
+                axes.plot(*course, label=study["study"], markersize=4, **look)
             axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
             axes.set_xlabel("trials")
             axes.set_ylabel("best so far, % under\nthe first trial")
             legend(figure, axes)
         figures.append(figure)
-        made.append((f"{slug(sweep)}-search-{start // MOST_LINES + 1}", f"Search: {', '.join(few)}"))
+        made.append(
+            (f"{slug(sweep)}-search-{start // MOST_LINES + 1}", f"Search: {', '.join(study['study'] for study in few)}")
+        )
     share_scale(figures)
     return [plot(figure, *names) for figure, names in zip(figures, made, strict=True)]
 

@@ -62,7 +62,7 @@ def cost(shown: Sequence[Variant]) -> Sheet | None:
                 "parameters": f"{variant.row.parameters:,}",
                 "state, numbers a lane": _whole(any_record.get("state_size")),
                 "FLOPs a character": _whole(any_record.get("flops_per_character")),
-                "training characters a second": _median(records, "characters_per_second"),
+                "characters a second in training": _median(records, "characters_per_second"),
                 "seconds a cell": _median(records, "seconds"),
                 "peak memory, MB": _median(records, "peak_memory", scale=1e-6),
             }

@@ -57,31 +57,34 @@ class CellSweeper(BasicSweeper):
         assert self.config is not None
         root = Path(self.config.hydra.sweep.dir).absolute()
         cells = self._plan(arguments, root)
+        if self.search is not None:
+            return self._search(cells, root)
         if cells[0].cfg.plan:
             return status.show_plan(cells, root)
         root.mkdir(parents=True, exist_ok=True)
-        if self.search is None:
-            sweep.conclude(sweep.execute(cells, root, self._launch), root=root)
-        else:
-            self._search(cells, root)
+        sweep.conclude(sweep.execute(cells, root, self._launch), root=root)
 
     def _search(self, cells: "Sequence[Cell]", root: Path) -> None:
         """Let each of the cells, as it is composed without them, have values that are searched for."""
-        from hrm_bench import stopping, sweep, tuning
+        from hrm_bench import status, stopping, sweep, tuning
 
-        search = tuning.Search(**OmegaConf.to_container(OmegaConf.create(self.search)))  # type: ignore[arg-type]
+        def plan(words: "Sequence[str]") -> "Cell":
+            return self._cell(words, root)
+
+        search = tuning.Search.declared(OmegaConf.to_container(OmegaConf.create(self.search)))  # type: ignore[arg-type]
+        studies = tuning.studies_of(search, cells, plan)
+        if cells[0].cfg.plan:
+            keys = ", ".join(search.space)
+            print(f"A search: of each of these cells {search.trials} trials, with other values of {keys}.")
+            return status.show_plan(cells, root)
+        root.mkdir(parents=True, exist_ok=True)
         with stopping.listening(root):
-            studies, result = tuning.run(
-                search,
-                cells,
-                plan=lambda words: self._cell(words, root),
-                execute=lambda few: sweep.execute(few, root, self._launch),
-            )
+            result = tuning.run(search, studies, plan, execute=lambda few: sweep.execute(few, root, self._launch))
         written = tuning.write(studies, search, root)
-        sweep.conclude(result, root=root, table=False)  # the trials are in the report; of interest are the best
         tuning.show(studies, search)
         for path in written:
             print(f"Written: {os.path.relpath(path)}")
+        sweep.conclude(result, root=root, table=False)  # the trials are in the report; of interest are the best
 
     def _launch(self, cells: "Sequence[Cell]") -> "list[Record]":
         """Have Hydra's launcher run cells; what each job gave back. Raises what the launcher, or a job, raised."""
