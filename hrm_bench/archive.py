@@ -28,36 +28,48 @@ def pack(sweep: Path, file: Path) -> int:
     if not found:
         raise UsageError(f"{sweep}: no finished cells here; give the folder of a sweep")
     lines = [{"path": f"{name}/{RECORD_FILE}", "content": _elsewhere(record)} for name, record in found]
-    lines += [
-        {"path": name, "content": json.loads((sweep / name).read_bytes())} for name in FILES if (sweep / name).exists()
-    ]
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with records.replacing(file) as out:
-        for line in lines:
-            out.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+    beside = {name: records.read_json(sweep / name) for name in FILES}
+    lines += [{"path": name, "content": content} for name, content in beside.items() if content is not None]
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with records.replacing(file) as out:
+            for line in lines:
+                out.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+    except OSError as error:
+        raise UsageError(f"{file}: cannot be written ({error.strerror}); give a file: {USAGE}") from error
     return len(found)
 
 
 def unpack(file: Path, sweep: Path) -> tuple[int, int]:
     """Write what a file has into a sweep's folder: how many files are new there, and how many were there and stay.
 
-    Raises UsageError where it is no archive.
+    Of records, those that are finished stay. Raises UsageError where it is no archive.
     """
     try:
         lines = [json.loads(line) for line in file.read_bytes().splitlines()]
         contents = {PurePosixPath(line["path"]): line["content"] for line in lines}
-    except FileNotFoundError as error:
-        raise UsageError(f"{file}: no such file; give one that pack has written") from error
+    except OSError as error:
+        raise UsageError(f"{file}: cannot be read ({error.strerror}); give a file: {USAGE}") from error
     except (ValueError, LookupError, TypeError) as error:
         raise UsageError(f"{file}: not an archive ({error}); give one that pack has written") from error
     for path in contents:
         if not _is_ours(path):
             raise UsageError(f"{file}: has {path}, which is no part of a sweep; give a file that pack has written")
-    new = {path: content for path, content in contents.items() if not (sweep / path).exists()}
-    for path, content in new.items():
-        (sweep / path).parent.mkdir(parents=True, exist_ok=True)
-        records.write_json(sweep / path, content)
+    try:
+        new = {path: content for path, content in contents.items() if not _stays(sweep / path)}
+        for path, content in new.items():
+            (sweep / path).parent.mkdir(parents=True, exist_ok=True)
+            records.write_json(sweep / path, content)
+    except OSError as error:
+        raise UsageError(f"{error.filename}: cannot be written ({error.strerror}); give a folder: {USAGE}") from error
     return len(new), len(contents) - len(new)
+
+
+def _stays(path: Path) -> bool:
+    """Whether a file is there that what is unpacked must not replace."""
+    if path.name != RECORD_FILE:
+        return path.exists()
+    return records.is_finished(records.read_or_set_aside(path.parent)[0])
 
 
 def _finished(sweep: Path) -> Iterator[tuple[str, Record]]:

@@ -20,10 +20,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from hrm_bench import halting, probes, records
 from hrm_bench.charlm import CharLM
+from hrm_bench.config import identity
+from hrm_bench.data import corpora
 from hrm_bench.data.windows import Samples
 from hrm_bench.errors import UsageError, command
 from hrm_bench.generate import completed, load_cell
@@ -32,9 +35,10 @@ from hrm_bench.report.answers import Answers, Halting
 from hrm_bench.report.tables import print_grid
 from hrm_bench.report.variants import Variant, variants
 from hrm_bench.teacher import distributions
-from hrm_bench.training import load_windows
+from hrm_bench.training import MOST_COUNTED, load_windows
 
 SEGMENTS = (1, 2, 3, 4, 6, 8, 12, 16)
+MOST_SCORED = 50_000  # characters of a split, of which every segment's whole distributions are kept at once
 
 
 @torch.no_grad()
@@ -47,7 +51,7 @@ def probabilities(model: CharLM, samples: Samples) -> Tensor:
 @torch.no_grad()
 def sliding(model: CharLM, samples: Samples) -> Tensor:
     """The same, of a model without memory, by windows that overlap by half."""
-    stride = model.window // 2
+    stride = max(1, model.window // 2)
     last = samples.num_characters - model.window
     starts = [*range(0, last, stride), last] if last else [0]
     tokens, _ = samples.read(starts, model.window)
@@ -75,11 +79,13 @@ def ask(variant: Variant, folder: Path) -> list[Answers]:
     record = next(iter(variant.seeds.values()))
     cfg = completed(record["config"])
     torch.set_num_threads(cfg.trainer.num_threads)
+    _check_text(folder, variant, cfg)
     data = load_windows(cfg)
+    countable = len(data.train.indices) <= MOST_COUNTED
     heads = [] if record["memory"] != "none" else _q_heads([*cells.values()], data.train)
     made = []
     for split, samples in (("validation", data.validation), ("test", data.test)):
-        counts = counted(data.train.indices, samples, data.train.window)
+        counts = counted(data.train.indices, samples, data.train.window) if countable else None
         found = [probabilities(model, samples) for model in cells.values()]
         reads_memory = record["memory"] != "none"
         made.append(
@@ -90,12 +96,26 @@ def ask(variant: Variant, folder: Path) -> list[Answers]:
                 scored=[perplexity(each, samples) for each in found],
                 sliding=None if reads_memory else [perplexity(sliding(m, samples), samples) for m in cells.values()],
                 averaged_seeds=perplexity(torch.stack(found).mean(dim=0), samples),
-                with_counts=[perplexity((each + counts) / 2, samples) for each in found],
+                with_counts=None if counts is None else [perplexity((each + counts) / 2, samples) for each in found],
                 segments=_by_segments([*cells.values()], samples, reads_memory=reads_memory),
                 halting=_halting([*cells.values()], heads, samples),
             )
         )
     return made
+
+
+def _check_text(folder: Path, variant: Variant, cfg: DictConfig) -> None:
+    """Raise UsageError where the text is not the one that the cells had, or longer than can be asked about."""
+    corpus = corpora.load(cfg.data)
+    if identity(cfg, corpus.fingerprint) != variant.seeds[cfg.seed]["identity"]:
+        where = f"data.path={cfg.data.path}" if cfg.data.path else f"data={cfg.data.source}"
+        raise UsageError(f"{folder}: {variant.label}: {where} is not the text that its cells had; give that one back")
+    for name, text in (("validation", corpus.validation), ("test", corpus.test)):
+        if len(text) > MOST_SCORED + 1:
+            raise UsageError(
+                f"{folder}: {variant.label}: its {name} text has {len(text):,} characters, and at most {MOST_SCORED:,} "
+                f"are asked about; train with data.{name}_chars={MOST_SCORED}"
+            )
 
 
 def _by_segments(models: Sequence[CharLM], samples: Samples, *, reads_memory: bool) -> dict[str, list[float]]:
@@ -125,7 +145,7 @@ def _q_heads(models: Sequence[CharLM], train: Samples) -> list[nn.Linear]:
     """One for each model; none where they have none, or nothing to decide."""
     if models[0].num_segments == 1 or not hasattr(models[0], "q_head"):
         return []
-    return [halting.fit(halting.refined(model, train)) for model in models]
+    return [halting.fit(halting.refined(model, train, most=halting.MOST_FITTED)) for model in models]
 
 
 def _halting(models: Sequence[CharLM], heads: Sequence[nn.Linear], samples: Samples) -> list[Halting]:

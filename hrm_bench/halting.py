@@ -25,7 +25,8 @@ from torch.nn import functional
 from hrm_bench.charlm import CharLM
 from hrm_bench.data.windows import Samples
 
-SEGMENTS = 4  # the most that a character is refined
+SEGMENTS = 4  # the most that a character is refined, or as many as the model was trained with, where that is more
+MOST_FITTED = 50_000  # characters of the training text that the head is fitted to
 STEPS = 300  # of the head's optimizer, each on all characters
 LEARNING_RATE = 0.01
 THRESHOLDS = (-1.0, -0.5, -0.2, -0.1, -0.05, -0.02, 0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of Q_halt − Q_continue
@@ -48,10 +49,14 @@ class Halted(NamedTuple):
 
 
 @torch.no_grad()
-def refined(model: CharLM, samples: Samples, num_segments: int = SEGMENTS) -> Refined:
-    """Of a model without memory, in evaluation mode; its own number of segments is left as it is."""
-    tokens, targets = samples.read([*range(0, samples.num_characters, model.window)], model.window)
-    trained, model.num_segments = model.num_segments, num_segments
+def refined(model: CharLM, samples: Samples, num_segments: int | None = None, most: int | None = None) -> Refined:
+    """Of a model without memory, in evaluation mode; its own number of segments is left as it is.
+
+    ``most``: only of the first so many characters, to whole windows.
+    """
+    last = samples.num_characters if most is None else min(most, samples.num_characters)
+    tokens, targets = samples.read([*range(0, last, model.window)], model.window)
+    trained, model.num_segments = model.num_segments, num_segments or max(SEGMENTS, model.num_segments)
     try:
         found = [(each.state[-1], each.logits) for each in model.refine(tokens, model.initial_memory(len(tokens)))]
     finally:

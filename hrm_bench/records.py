@@ -113,6 +113,16 @@ def write_json(path: Path, value: Any, *, lasting: bool = True) -> None:
         file.write(text.encode())
 
 
+def read_json(path: Path) -> Any:
+    """What a file has that lies beside records; None where there is none. Raises UsageError where it is not JSON."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise UsageError(f"{path}: not JSON ({error}); remove it, or make it again") from error
+
+
 def read(folder: Path) -> Record | None:
     """The record in a cell's folder, if it has one. Raises UsageError where the file is not a record."""
     path = folder / RECORD_FILE

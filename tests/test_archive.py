@@ -59,6 +59,23 @@ def test_what_is_there_already_stays(packed):
     assert {path: path.read_bytes() for path in folder.rglob("*.json")} == before
 
 
+def test_a_record_of_a_cell_that_failed_gives_way_to_a_finished_one(packed, tmp_path):
+    _, file = packed
+    archive.unpack(file, tmp_path / "theirs")
+    path = next((tmp_path / "theirs").glob("*/record.json"))
+    finished = path.read_bytes()
+    path.write_text(json.dumps(failed(json.loads(finished))))
+    assert archive.unpack(file, tmp_path / "theirs") == (1, 8)
+    assert json.loads(path.read_bytes()) == json.loads(finished)
+
+
+def test_what_lies_beside_and_is_no_json_is_told(packed, tmp_path):
+    folder, _ = packed
+    (folder / "search.json").write_text("<<<<<<< ours")
+    with pytest.raises(UsageError, match=r"search\.json: not JSON"):
+        archive.pack(folder, tmp_path / "again.jsonl")
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -90,9 +107,12 @@ def test_the_command_packs_unpacks_and_tells_faults_in_a_line(packed, tmp_path):
     assert (tmp_path / "again.jsonl").read_bytes() == file.read_bytes()
     for words, told in (
         (("send", "a", "b"), "send a b: type python -m hrm_bench.archive pack FOLDER FILE"),
-        (("unpack", "nothing.jsonl", "b"), "nothing.jsonl: no such file"),
+        (("unpack", "nothing.jsonl", "b"), "nothing.jsonl: cannot be read (No such file or directory)"),
         (("pack", "nothing", "b"), "nothing: no finished cells here"),
+        (("unpack", "theirs", file), "theirs: cannot be read (Is a directory); give a file"),
+        (("pack", "theirs", "theirs"), "theirs: cannot be written (Is a directory); give a file"),
+        (("unpack", file, file), "cannot be written (Not a directory); give a folder"),
     ):
-        done = hrm_bench(*words, cwd=tmp_path, module="hrm_bench.archive")
+        done = hrm_bench(*map(str, words), cwd=tmp_path, module="hrm_bench.archive")
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
         assert told in done.stderr

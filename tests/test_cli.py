@@ -167,6 +167,10 @@ BAD = {
     "a value of another type": (["seed=x"], r"seed=x: must be a whole number"),
     "heads that do not divide the width": (["model.num_heads=5"], r"model\.num_heads=5: must divide model\.width=64 "),
     "a text too short": (["data.train_chars=64"], r"data\.train_chars: the train text has 64 characters, too few "),
+    "more text than there is": (
+        ["data.train_chars=100000"],
+        r"data\.train_chars=100000: the train text has 40,941 characters; try data\.train_chars=null",
+    ),
     "a memory mode that does not exist": (
         ["memory.mode=forget"],
         r"memory\.mode=forget: allowed are none, reset, carry",

@@ -76,6 +76,7 @@ FAULTS = {
     "model._target_=hrm_bench.models.hrm.Nope": r"model\._target_=.*Nope: cannot be imported",
     "~model.width": r"model\.width: missing; give model\.width=VALUE",
     "data=text_file": r"data\.path=null: data=text_file reads a file; give data\.path=FILE",
+    "recipe.distillation=0.1": r"recipe\.distillation=0\.1: times recipe\.batch_size=\d+ is .*; try recipe\.dist",
     "recipe.max_epochs": r"recipe\.max_epochs: not understood; write key=value",
     "model=hrm,infini_hrm": r"model=hrm,infini_hrm: several values are a sweep, which takes -m",
 }

@@ -9,6 +9,7 @@ from conftest import compose
 from test_run import quick
 
 from hrm_bench import evaluate, halting, records
+from hrm_bench.data import corpora
 from hrm_bench.errors import UsageError
 from hrm_bench.floors import Counts
 from hrm_bench.generate import load_cell
@@ -111,6 +112,32 @@ def test_the_answers_are_kept_as_json_and_as_a_table(sweep, asked):
 def test_what_is_no_sweep_is_told(words):
     with pytest.raises(UsageError, match=r"give one folder|no finished causal cells"):
         evaluate.main(words)
+
+
+def test_another_text_than_the_cells_had_is_refused(tmp_path):
+    text = tmp_path / "mine.txt"
+    text.write_text("Each line of this text is a line. " * 200)
+    words = ("model=transformer", "recipe.max_epochs=1", "logger=none")
+    run_cell(compose("data=text_file", f"data.path={text}", *words), tmp_path / "cells")
+    text.write_text(text.read_text()[:6000])
+    corpora._text_file.cache_clear()  # as a process of its own would have it
+    with pytest.raises(UsageError, match=r"mine\.txt is not the text that its cells had"):
+        evaluate.main([str(tmp_path / "cells")])
+
+
+def test_a_text_that_is_too_long_to_ask_about_is_told(sweep, monkeypatch):
+    monkeypatch.setattr(evaluate, "MOST_SCORED", 300)
+    with pytest.raises(UsageError, match=r"its validation text has 500 characters, .* data\.validation_chars=300"):
+        evaluate.main([str(sweep)])
+
+
+def test_counts_that_would_take_too_long_are_left_out(tmp_path, monkeypatch):
+    words = ("model=transformer", "data.train_chars=2000", "recipe.max_epochs=1", "logger=none")
+    run_cell(compose("data=sample", *words), tmp_path)
+    monkeypatch.setattr(evaluate, "MOST_COUNTED", 1000)
+    evaluate.main([str(tmp_path)])
+    assert all(each["with_counts"] is None and each["sliding"] for each in answers.read(tmp_path))
+    assert "| – |" in (tmp_path / "evaluation.md").read_text()
 
 
 def test_a_model_of_one_segment_has_no_curve(tmp_path):

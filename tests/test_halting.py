@@ -99,3 +99,9 @@ def test_the_curve_goes_from_one_segment_to_all_of_them():
     assert segments[-1] == SEGMENTS
     assert segments == sorted(segments)
     assert model.num_segments == 2
+
+
+def test_a_model_of_more_segments_is_refined_by_all_of_them_and_a_text_as_far_as_asked():
+    model, samples = small("model=hrm", "seed=3", "model.num_segments=6").eval(), load_windows(quick()).validation
+    found = halting.refined(model, samples, most=3 * model.window - 1)
+    assert found.states.shape[:2] == (6, 3 * model.window)

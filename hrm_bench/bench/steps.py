@@ -26,8 +26,8 @@ def measure(settings: Settings) -> Iterator[Row | str]:
         for place in settings.places:
             with at(place):
                 yield from _compare(settings, name, place)
-    if settings.compiled:
-        yield f"compiled as well, on one thread: {', '.join(settings.compiled)}"
+    if compiled := [name for name in settings.models if name in settings.compiled]:
+        yield f"compiled as well, on one thread: {', '.join(compiled)}"
 
 
 def _compare(settings: Settings, name: str, place: Place) -> Iterator[Row]:

@@ -64,8 +64,9 @@ class Table:
 
 def machine() -> dict[str, Any]:
     """What the figures are of."""
-    cpu = Path("/proc/cpuinfo")
-    names = [line.partition(": ")[2] for line in cpu.read_text().splitlines() if line.startswith("model name")]
+    cpu = Path("/proc/cpuinfo")  # of Linux
+    lines = cpu.read_text().splitlines() if cpu.exists() else []
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
     return {
         "processor": names[0] if names else platform.processor(),
         "cores": os.cpu_count(),
@@ -148,7 +149,8 @@ def write(table: Table, folder: Path) -> list[Path]:
     records.write_json(folder / JSON_FILE, whole)
     grid = tables.markdown_grid(HEADINGS, lines(table.rows), words=WORDS)
     remarks = "".join(f"\n- {remark}" for remark in _remarks(table))
-    (folder / MARKDOWN_FILE).write_text(f"{caption(table)}\n\n{grid}\n{remarks}\n", encoding="utf-8")
+    with records.replacing(folder / MARKDOWN_FILE) as file:
+        file.write(f"{caption(table)}\n\n{grid}\n{remarks}\n".encode())
     return [folder / JSON_FILE, folder / MARKDOWN_FILE]
 
 

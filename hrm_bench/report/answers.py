@@ -1,6 +1,5 @@
 """What finished cells answered to other questions (``hrm_bench.evaluate``): its file, its tables, its plots."""
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,7 +42,7 @@ class Answers(TypedDict):
     scored: list[float]  # as the results table has it
     sliding: list[float] | None
     averaged_seeds: float
-    with_counts: list[float]
+    with_counts: list[float] | None  # None where the training text is too long to be counted
     segments: dict[str, list[float]]  # by their number; empty where there is but one
     halting: list[Halting]  # empty where there is no Q head
 
@@ -53,14 +52,14 @@ def write(found: Sequence[Answers], folder: Path) -> list[Path]:
     records.write_json(folder / FILE, {"answers": found})
     text = "\n\n".join([NOTE, *(markdown_grid(*grid, words=WORDS) for grid in grids(found))])
     path = folder / Path(FILE).with_suffix(".md")
-    path.write_text(f"{text}\n", encoding="utf-8")
+    with records.replacing(path) as file:
+        file.write(f"{text}\n".encode())
     return [folder / FILE, path]
 
 
 def read(folder: Path) -> list[Answers]:
     """What the cells in a folder answered; nothing where nothing was asked."""
-    path = folder / FILE
-    found: list[Answers] = json.loads(path.read_bytes())["answers"] if path.exists() else []
+    found: list[Answers] = (records.read_json(folder / FILE) or {"answers": []})["answers"]
     return found
 
 
@@ -72,7 +71,7 @@ def grids(found: Sequence[Answers]) -> list[tuple[list[str], list[list[str]]]]:
             each["split"],
             str(len(each["seeds"])),
             _mean(each["scored"]),
-            "–" if each["sliding"] is None else _mean(each["sliding"]),
+            _mean(each["sliding"]),
             f"{each['averaged_seeds']:.2f}",
             _mean(each["with_counts"]),
         ]
@@ -156,6 +155,8 @@ def _curves(found: Mapping[str, Points], name: str, title: str, axis: str) -> li
     return made
 
 
-def _mean(values: Sequence[float]) -> str:
+def _mean(values: Sequence[float] | None) -> str:
+    if values is None:
+        return "–"
     spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
     return f"{statistics.fmean(values):.2f}{spread}"

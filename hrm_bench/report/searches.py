@@ -1,6 +1,5 @@
 """How the recipe of each model of a sweep was searched for (``hrm_bench.tuning``): its file, its table, its plot."""
 
-import json
 from collections.abc import Sequence
 from itertools import accumulate
 from math import inf
@@ -9,6 +8,7 @@ from typing import Any, TypedDict
 
 from matplotlib.ticker import MaxNLocator
 
+from hrm_bench import records
 from hrm_bench.report.curves import MOST_LINES
 from hrm_bench.report.drawing import Plot, empty, legend, looks, plot, share_scale, slug, style
 from hrm_bench.report.sheets import Sheet
@@ -47,8 +47,7 @@ class Search(TypedDict):
 
 def read(folder: Path) -> Search | None:
     """What was searched for in a sweep's folder; None where nothing was."""
-    path = folder / FILE
-    found: Search | None = json.loads(path.read_bytes()) if path.exists() else None
+    found: Search | None = records.read_json(folder / FILE)
     return found
 
 
