@@ -86,7 +86,7 @@ memory_matrix: setup ## Where does a memory help? Modes, orders of the text, win
 recipes: setup ## Every model under both recipes: as published, and as well as we can train it
 	$(RUN) experiment=recipes $(ARGS)
 
-tuning: setup ## Search for the tuned recipe's values, as many trials for each model (hours)
+tuning: setup ## Search for the tuned recipe's values, as many trials for each model (80 minutes)
 	$(RUN) experiment=tuning $(ARGS)
 
 ablation: setup ## What each part of recipe=tuned is worth
