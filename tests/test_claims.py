@@ -230,7 +230,7 @@ def test_two_variants_that_fit_one_claim_are_not_mixed():
     narrow = cells("hrm", 11.3, experiment="hrm_vs_lct", model={"width": 64})
     assert claims.findings(wide + narrow) == []
     reasons = {each.reason for each in claims.missing(wide + narrow) if each.experiment == "hrm_vs_lct"}
-    assert "more than one hrm: model.width=128; model.width=64" in reasons
+    assert "more than one hrm: model.width=64; model.width=128" in reasons
 
 
 def test_what_is_missing_is_named_with_the_command_that_would_measure_it():

@@ -121,12 +121,22 @@ def test_a_baseline_is_the_variant_with_the_values_that_the_experiment_names():
     ]
     found = rows(records)
     assert [(row.memory, row.settings) for row in found] == [
-        ("none", "data.order=shuffled"),
         ("none", "data.order=contiguous"),
-        ("carry", "data.order=shuffled"),
+        ("none", "data.order=shuffled"),
         ("carry", "data.order=contiguous"),
+        ("carry", "data.order=shuffled"),
     ]
     assert [row.difference and round(row.difference.mean, 9) for row in found] == [None, None, 1.0, 1.0]
+
+
+def test_variants_of_one_model_stand_in_the_order_of_their_settings_numbers_by_size():
+    def cell(width, seed):
+        found = record("hrm", "none", seed, 10.0)
+        found["config"]["model"] = {"name": "hrm", "width": width}
+        return found
+
+    found = rows([cell(width, seed) for seed, width in enumerate((128, 64, 1024, None, 64), start=1)])
+    assert [row.settings for row in found] == [f"model.width={width}" for width in (64, 128, 1024, None)]
 
 
 def test_a_baseline_can_be_a_setting():

@@ -91,7 +91,7 @@ def remembering():
 def test_what_a_carried_memory_gains_stands_beside_what_counts_gain_that_go_on():
     found = sheets.against_counts(variants(remembering()))
     gains = [line[found.headings.index("carried memory, validation")] for line in found.lines]
-    assert [gain.split()[0] for gain in gains] == ["-1.000", "+1.000"]
+    assert [gain.split()[0] for gain in gains] == ["+1.000", "-1.000"]  # delta, linear
     counts = {line[found.headings.index("counts that go on, validation")] for line in found.lines}
     assert counts == {f"-1.000 ({-100 / 7.6:+.2f} %)"}
 

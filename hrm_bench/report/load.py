@@ -1,4 +1,4 @@
-"""The records of sweeps as two tidy tables, for notebooks: ``cells, history = hrm_bench.load("multirun/hrm_vs_lct")``."""
+"""The records of sweeps as two tidy tables, for notebooks: ``cells, history = hrm_bench.load("multirun")``."""
 
 from collections.abc import Iterator
 from os import PathLike

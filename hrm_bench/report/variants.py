@@ -66,12 +66,19 @@ class Variant:
 
 
 def variants(records: Sequence[Record]) -> list[Variant]:
-    """The variants of one experiment, in the order in which the records name them first."""
+    """The variants of one experiment: models and memories as the records name them first, then settings, sorted."""
     apart = _settings_apart(records)
-    found: dict[Key, dict[int, Record]] = {}
+    named: dict[Key, dict[int, Record]] = {}
     for record in records:
         key = Key(record["model"], record["memory"], settings(record, apart))
-        found.setdefault(key, {})[record["seed"]] = record
+        named.setdefault(key, {})[record["seed"]] = record
+    models, memories = [*dict.fromkeys(key.model for key in named)], [*dict.fromkeys(key.memory for key in named)]
+    found = dict(
+        sorted(
+            named.items(),
+            key=lambda item: (models.index(item[0].model), memories.index(item[0].memory), _sortable(item[0].settings)),
+        )
+    )
     alone = [_row(key, seeds, baseline(key, found)) for key, seeds in found.items()]
     adjusted = holm([row.difference.p if row.difference else None for row in alone])
     ranks = _ranks([(row, next(iter(seeds.values()))) for row, seeds in zip(alone, found.values(), strict=True)])
@@ -82,6 +89,14 @@ def variants(records: Sequence[Record]) -> list[Variant]:
         label = " ".join(filter(None, (key.model, memory, row.settings, "" if row.causal else "(not causal)")))
         made.append(Variant(key, memory, label, replace(row, p_holm=p, rank=rank), seeds))
     return made
+
+
+def _sortable(settings: Iterable[tuple[str, Any]]) -> list[tuple[str, bool, float, str]]:
+    """Settings so that numbers come by size and before words."""
+    return [
+        (name, not isinstance(value, int | float), value if isinstance(value, int | float) else 0.0, str(value))
+        for name, value in settings
+    ]
 
 
 def by_experiment(records: Iterable[Record]) -> dict[str, list[Record]]:
