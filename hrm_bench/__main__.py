@@ -11,7 +11,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from hrm_bench.config import COMPOSITION_ERRORS, conf_folder
-from hrm_bench.errors import UsageError, end_quietly, explain, stop
+from hrm_bench.errors import UsageError, end_quietly, explain, of_disk, stop
 
 if TYPE_CHECKING:
     from hrm_bench.records import Record
@@ -55,12 +55,10 @@ def main() -> None:
     except BrokenPipeError:
         end_quietly()
     except OSError as error:
-        if error.filename is None:
-            raise
-        fault = f"{error.filename}: cannot be written ({error.strerror}); choose another folder"
-        stop(UsageError(f"{fault} with hydra.run.dir=FOLDER, or hydra.sweep.dir=FOLDER for a sweep"))
-    except KeyboardInterrupt:  # before the first cell
-        print("interrupted; nothing has run yet", file=sys.stderr)
+        hint = "choose another folder with hydra.run.dir=FOLDER, or hydra.sweep.dir=FOLDER for a sweep"
+        stop(UsageError(of_disk(error, hint)))
+    except KeyboardInterrupt:  # before the first cell, or after the last
+        print("interrupted; the same command goes on", file=sys.stderr)
         sys.exit(130)
 
 

@@ -59,6 +59,11 @@ def explain(error: Exception) -> str:
     return _one_line(message)
 
 
+def of_disk(error: OSError, hint: str) -> str:
+    """One line from what a system says of a file."""
+    return f"{error.filename or 'the disk'}: cannot be read or written ({error.strerror or error}); {hint}"
+
+
 def command(main: Callable[[list[str]], int]) -> NoReturn:
     """Run a command on the words after its name and exit with its status.
 
@@ -72,6 +77,8 @@ def command(main: Callable[[list[str]], int]) -> NoReturn:
         stop(error)
     except BrokenPipeError:
         end_quietly()
+    except OSError as error:
+        stop(UsageError(of_disk(error, "give another")))
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -124,7 +124,7 @@ class Schema:
     trainer: TrainerSchema = field(default_factory=TrainerSchema)
     logger: LoggerSchema = field(default_factory=LoggerSchema)
     experiment: ExperimentSchema = field(default_factory=ExperimentSchema)
-    seed: int = number(at_least=0)
+    seed: int = number(at_least=0, at_most=2**32 - 1)
     scale: int = option(1, number(at_least=1))
     force: bool = False
     fail_fast: bool = False

@@ -17,7 +17,8 @@ from hrm_bench.records import Record
 
 ALL = Path("multirun")
 SILENCE = 120.0  # seconds without a word from a cell that is said to run
-TIME_FACTORS = ("model", "memory", "data", "recipe", "trainer")  # of a config: what a cell's time depends on
+# Of a config: what a cell's time depends on.
+TIME_FACTORS = {"model": None, "memory": None, "data": None, "recipe": None, "trainer": None, "scale": 1}
 
 
 class Standing(NamedTuple):
@@ -92,7 +93,7 @@ def show_plan(cells: Sequence[sweep.Cell], root: Path) -> None:
     """Print the cells of a command that is not run: which are finished, and how long the others may take."""
     expected = expected_seconds(cells, root)
     show(f"plan of {root.name}", {cell.folder.name: cell.label for cell in cells}, root, seconds=expected)
-    left = [cell.folder.name for cell in cells if standing(cell.folder).status != "finished"]
+    left = [cell.folder.name for cell in cells if cell.cfg.force or standing(cell.folder).status != "finished"]
     known = [expected[name] for name in left if name in expected]
     if known:
         print(
@@ -123,7 +124,7 @@ def expected_seconds(cells: Iterable[sweep.Cell], root: Path) -> dict[str, float
 
 
 def _like(config: Mapping[str, Any]) -> str:
-    return json.dumps([config.get(group) for group in TIME_FACTORS], sort_keys=True)
+    return json.dumps([config.get(key, default) for key, default in TIME_FACTORS.items()], sort_keys=True)
 
 
 def main(words: list[str]) -> int:

@@ -142,6 +142,11 @@ def _launched(cells: Sequence[Cell], launch: Launch) -> Outcomes:
         return dict(zip((cell.folder for cell in cells), launch(cells), strict=True))
     except Exception as error:  # of the launcher: a process was killed, or a job cancelled
         if len(cells) == 1:
+            record = records.read_or_set_aside(cells[0].folder)[0]
+            if record is not None and records.is_finished(record):  # it died after its work was done
+                return {cells[0].folder: record}
+            if cells[0].cfg.fail_fast:
+                stopping.request(stopping.FAIL_FAST)
             reason = f"its process died ({type(error).__name__}: {' '.join(str(error).split())}); was memory short?"
             return {cells[0].folder: fail(cells[0].cfg, cells[0].folder, reason)}
     found = {cell.folder: records.read_or_set_aside(cell.folder)[0] for cell in cells}
@@ -184,8 +189,8 @@ def read_manifest(root: Path) -> dict[str, str]:
 
 
 def command() -> str:
-    """What was typed, to be typed again."""
-    return shlex.join(["python", "-m", "hrm_bench", *sys.argv[1:]])
+    """What was typed, to be typed again: what force=true was to run again has been begun."""
+    return shlex.join(["python", "-m", "hrm_bench", *(word for word in sys.argv[1:] if word != "force=true")])
 
 
 def conclude(result: Result, *, root: Path, table: bool = True) -> None:
@@ -205,7 +210,8 @@ def conclude(result: Result, *, root: Path, table: bool = True) -> None:
         print(f"interrupted: {told}; to go on:\n  {command()}", file=sys.stderr)
         sys.exit(request.exit_status)
     if finished:
-        _report(finished, ran, root, table=table, mirror=has_run and len(cells) > 1)
+        logger = cells[0].cfg.logger if has_run and len(cells) > 1 else None
+        _report(finished, ran, root, table=table, logger=logger)
     if len(cells) == 1:
         print(f"Cell: {os.path.relpath(cells[0].folder)}")
     if len(finished) < len(cells):
@@ -213,8 +219,10 @@ def conclude(result: Result, *, root: Path, table: bool = True) -> None:
         sys.exit(1)
 
 
-def _report(finished: Sequence[Record], ran: Sequence[Record], root: Path, *, table: bool, mirror: bool) -> None:
-    """The table, where wanted, and the report; ``mirror`` has W&B keep it too, where the cells have runs there."""
+def _report(
+    finished: Sequence[Record], ran: Sequence[Record], root: Path, *, table: bool, logger: DictConfig | None
+) -> None:
+    """The table, where wanted, and the report, which W&B keeps too, where ``logger`` says how."""
     from hrm_bench import tracking
     from hrm_bench.report import outputs, tables
 
@@ -222,8 +230,8 @@ def _report(finished: Sequence[Record], ran: Sequence[Record], root: Path, *, ta
         tables.show(finished)
     for path in outputs.write_all([record for record in ran if "config" in record], root):
         print(f"Written: {os.path.relpath(path)}")
-    if mirror:
-        tracking.report(finished, root)
+    if logger is not None:
+        tracking.report(finished, root, logger)
     offline = [r for r in finished if r["config"]["logger"]["mode"] == "online" and r["wandb"] == "offline"]
     if offline:
         told = f"W&B was not to be had online: {len(offline)} of {len(ran)} runs are kept offline, for `wandb sync`"
@@ -241,6 +249,7 @@ def _show_failures(cells: Sequence[Cell], outcomes: Outcomes) -> None:
             log = os.path.relpath(record["log"]) if "log" in record else ""
             lines.append([cell.label, status, record.get("reason", ""), log])
     failed = sum(outcomes[cell.folder]["status"] == "failed" for cell in cells)
-    note = f"{failed} of {len(cells)} cells failed; the same command runs what is not finished, and nothing else."
+    again = "the same command, without force=true," if cells[0].cfg.force else "the same command"
+    note = f"{failed} of {len(cells)} cells failed; {again} runs what is not finished, and nothing else."
     headings = ("cell", "status", "reason", "log")
     tables.print_grid("not finished", headings, lines, words=headings, note=note)

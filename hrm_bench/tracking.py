@@ -105,17 +105,17 @@ class Mirror:
             self._ended.set()
 
 
-def report(records: Sequence[Record], folder: Path) -> None:
+def report(records: Sequence[Record], folder: Path, logger: DictConfig) -> None:
     """The report of a finished sweep as a run of its group: the table, every plot as an image, and the page.
 
     ``folder`` is the sweep's, with the report already in it; the run is kept there. What W&B cannot do is logged and
     changes nothing.
     """
-    logger, experiment = (records[0]["config"][group] for group in ("logger", "experiment"))
+    experiment = records[0]["config"]["experiment"]
     try:
         _, run = _begin(
-            logger["mode"],
-            project=logger["project"],
+            logger.mode,
+            project=logger.project,
             group=experiment["name"],
             name=f"report of {experiment['name']}",
             job_type="report",

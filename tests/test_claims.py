@@ -216,9 +216,12 @@ def test_a_share_of_no_gap_is_undecided(lct):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"data": {"train_chars": None}}, {"data": {"source": "sample"}}, {"recipe": {"max_epochs": 2}}],
+    [
+        *({"data": {"train_chars": None}}, {"data": {"source": "sample"}}, {"model": {"width": 128}}),
+        *({"recipe": {"max_epochs": 2}}, {"recipe": {"embedding_dropout": 0.3}}, {"recipe": {"distillation": 3.0}}),
+    ],
 )
-def test_another_text_or_another_training_says_nothing_about_the_claims(settings):
+def test_another_text_another_size_or_another_training_says_nothing_about_the_claims(settings):
     found = cells("hrm", 11.3, experiment="hrm_vs_lct", **settings)
     assert claims.findings(found) == []
     both = found + cells("hrm", 12.1, experiment="hrm_vs_lct")
@@ -226,11 +229,19 @@ def test_another_text_or_another_training_says_nothing_about_the_claims(settings
 
 
 def test_two_variants_that_fit_one_claim_are_not_mixed():
-    wide = [record("hrm", 10.0, seed=seed, experiment="hrm_vs_lct", model={"width": 128}) for seed in (50, 51)]
-    narrow = cells("hrm", 11.3, experiment="hrm_vs_lct", model={"width": 64})
-    assert claims.findings(wide + narrow) == []
-    reasons = {each.reason for each in claims.missing(wide + narrow) if each.experiment == "hrm_vs_lct"}
-    assert "more than one hrm: model.width=64; model.width=128" in reasons
+    deep = [record("hrm", 10.0, seed=seed, experiment="hrm_vs_lct", model={"gradient_depth": 2}) for seed in (50, 51)]
+    usual = cells("hrm", 11.3, experiment="hrm_vs_lct", model={"gradient_depth": 1})
+    assert claims.findings(deep + usual) == []
+    reasons = {each.reason for each in claims.missing(deep + usual) if each.experiment == "hrm_vs_lct"}
+    assert "more than one hrm: model.gradient_depth=1; model.gradient_depth=2" in reasons
+
+
+def test_a_model_at_another_scale_says_nothing_about_the_claims():
+    found = cells("hrm", 11.3, experiment="hrm_vs_lct")
+    assert claims.findings(found)
+    for each in found:
+        each["config"]["scale"] = 2
+    assert claims.findings(found) == []
 
 
 def test_what_is_missing_is_named_with_the_command_that_would_measure_it():

@@ -186,7 +186,16 @@ BAD = {
     "a missing data set": (["data=wikitext2", "data.path=nowhere"], r"data\.path=\S+nowhere: no such folder; give "),
     "an output that cannot be written": (
         ["hydra.run.dir=latin.txt/out"],
-        r"latin\.txt/out: cannot be written .*FOLDER",
+        r"latin\.txt/out: cannot be read or written \(Not a directory\); .*FOLDER",
+    ),
+    "a seed too large": (["seed=100000000000000000000"], r"seed=100000000000000000000: must be from 0 to 4294967295; "),
+    "several experiments": (
+        ["-m", "experiment=hrm_vs_lct,hierarchy"],
+        r"experiment=hrm_vs_lct,hierarchy: a sweep is one experiment; give a command for each",
+    ),
+    "no cell at a time": (
+        ["-m", "hydra.sweeper.max_batch_size=0"],
+        r"hydra\.sweeper\.max_batch_size=0: must be at least 1",
     ),
     "a number for a group": (["recipe=3"], r"Config group override must be a string"),
     "a list without -m": (

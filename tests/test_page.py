@@ -245,6 +245,16 @@ def test_what_records_say_is_text_and_never_markup_nor_a_way_out_of_the_folder(t
         assert "<script" not in plot.read_text()
 
 
+def test_plots_of_an_earlier_page_go_and_those_of_others_stay(tmp_path):
+    outputs.write_all(sweep(), tmp_path)
+    ours = sorted((tmp_path / "plots").iterdir())
+    stale, theirs = tmp_path / "plots" / "stale.svg", tmp_path / "plots" / "theirs.svg"
+    stale.write_text(ours[0].read_text())
+    theirs.write_text("<svg xmlns='http://www.w3.org/2000/svg'></svg>")
+    outputs.write_all(sweep(), tmp_path)
+    assert sorted((tmp_path / "plots").iterdir()) == sorted([*ours, theirs])
+
+
 def test_the_same_records_give_the_same_bytes(tmp_path):
     first, again = (
         outputs.write_all(sweep(), folder) for folder in (tmp_path / "a", tmp_path / "b") if not folder.mkdir()

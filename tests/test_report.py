@@ -129,6 +129,42 @@ def test_a_baseline_is_the_variant_with_the_values_that_the_experiment_names():
     assert [row.difference and round(row.difference.mean, 9) for row in found] == [None, None, 1.0, 1.0]
 
 
+def test_a_model_with_memory_has_no_other_memory_for_its_baseline_in_whatever_order_they_come():
+    def cell(model, memory, perplexity):
+        found = record(model, memory, 1, perplexity)
+        found["config"]["memory"] = {"mode": memory}
+        found["config"]["experiment"]["baseline"] = {"model": "infini_hrm"}
+        return found
+
+    found = [cell("infini_hrm", "none", 9.0), cell("infini_hrm", "carry", 10.0), cell("hrm_memory", "carry", 11.0)]
+    for ordered in (found, found[::-1]):
+        (theirs,) = [row for row in rows(ordered) if row.model == "hrm_memory"]
+        assert theirs.difference.mean == pytest.approx(1.0)
+
+
+def test_where_several_variants_could_be_the_baseline_there_is_none():
+    def cell(name, depth, perplexity):
+        found = record(name, "none", 1, perplexity)
+        found["config"]["model"] = {"name": name} | ({"gradient_depth": depth} if depth else {})
+        return found
+
+    found = rows([cell("hrm", 1, 10.0), cell("hrm", 2, 11.0), cell("lstm", None, 12.0)])
+    assert [row.difference for row in found] == [None] * 3
+
+
+def test_a_variant_on_another_text_is_no_baseline():
+    found = [record("hrm", "none", 1, 10.0), record("lstm", "none", 1, 11.0)]
+    assert rows(found)[1].difference.mean == pytest.approx(1.0)
+    found[1]["floors"] = {"validation": counted(20.0, 7.0), "test": counted(25.0, 6.0)}
+    assert rows(found)[1].difference is None
+
+
+def test_how_often_a_cell_is_saved_does_not_set_variants_apart():
+    found = [record("hrm", "none", seed, 10.0, config={"trainer": {"snapshot_seconds": seed}}) for seed in (1, 2)]
+    (row,) = rows(found)
+    assert (row.seeds, row.settings) == (2, "")
+
+
 def test_variants_of_one_model_stand_in_the_order_of_their_settings_numbers_by_size():
     def cell(width, seed):
         found = record("hrm", "none", seed, 10.0)

@@ -141,6 +141,34 @@ def test_a_cell_that_takes_its_process_along_fails_alone(tmp_path):
     assert records.read(killer)["status"] == "failed"
 
 
+def test_a_cell_whose_process_dies_after_its_work_is_finished(tmp_path):
+    def launch(wanted):
+        for cell in wanted:
+            run_cell(cell.cfg, tmp_path)
+        raise RuntimeError("a worker was killed")
+
+    result = sweep.execute(planned(tmp_path)[:1], tmp_path, launch)
+    assert statuses(result) == ["finished"]
+    assert records.is_finished(records.read(result.cells[0].folder))
+
+
+def test_fail_fast_stops_where_a_process_has_died(tmp_path):
+    def launch(wanted):
+        for cell in wanted:
+            cell.folder.mkdir(exist_ok=True)
+            (cell.folder / records.CONFIG_FILE).touch()
+        raise RuntimeError("a worker was killed")
+
+    result = sweep.execute(planned(tmp_path, "fail_fast=true")[:1], tmp_path, launch)
+    assert statuses(result) == ["failed"]
+    assert result.request.reason == stopping.FAIL_FAST
+
+
+def test_what_is_typed_again_does_not_force_again(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["hrm_bench", "-m", "seed=1,2", "force=true"])
+    assert sweep.command() == "python -m hrm_bench -m seed=1,2"
+
+
 def test_a_launcher_that_cannot_launch_fails_every_cell_and_ends(tmp_path):
     def launch(_):
         raise FileNotFoundError("sbatch")

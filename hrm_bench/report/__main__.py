@@ -13,13 +13,15 @@ ALL = Path("multirun")
 
 
 def main(words: list[str]) -> int:
-    """Show and write what each sweep folder (default: all in multirun/) has finished, and all of them together.
+    """Show and write what each sweep folder (default: all in multirun/ that have) has finished, and all together.
 
     Of several folders that are named, each is also set beside the first. Raises UsageError where a folder is missing
     or has no finished cell.
     """
     folders = list(dict.fromkeys(map(Path, words)))
-    folders = folders or sorted({path.parent.parent for path in ALL.glob(f"*/*/{records.RECORD_FILE}")})
+    folders = folders or [
+        each for each in sorted(ALL.glob("*/")) if any(map(records.is_finished, records.read_whole(each)))
+    ]
     if not folders:
         raise UsageError(f"{ALL}/: no sweeps here; run one, or give their folders")
     sweeps = {name: _read(folder) for name, folder in zip(_names(folders), folders, strict=True)}
@@ -30,7 +32,7 @@ def main(words: list[str]) -> int:
         written += outputs.write_sweep(found, folder, made)
         together += made
     if len(folders) > 1 or not words:
-        above = folders[0].parent if words else ALL
+        above = folders[0].absolute().parent if words else ALL
         compared = compare.compare({name: _finished(found) for name, found in sweeps.items()}) if words else []
         compare.show(compared)
         found_beside = [beside.read(folder, name) for name, folder in zip(sweeps, folders, strict=True)]

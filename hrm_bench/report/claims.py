@@ -1,7 +1,7 @@
 """The published claims (claims.yaml), each with the verdict that one rule gives it from the records alone."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from hrm_bench.report.variants import (
     recipe_name,
     variants,
 )
+from hrm_bench.schemas import RecipeSchema
 
 DATA: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("claims.yaml").read_text(encoding="utf-8"))
 
@@ -142,7 +143,14 @@ def _is_as_published(record: Record) -> bool:
     recipe = recipe_name(record)
     protocol = {key: v for key, v in DATA["protocol"].items() if recipe == PUBLISHED or not key.startswith("recipe.")}
     settings = all(_value(config, key, value) == value for key, value in protocol.items())
-    return text and settings and (recipe == PUBLISHED or config["recipe"] == rerun.recipe(record["model"], recipe))
+    if recipe == PUBLISHED:
+        options = {each.name: each.metadata["off"] for each in fields(RecipeSchema) if "off" in each.metadata}
+        trained = all(config.get("recipe", {}).get(key, off) == off for key, off in options.items())
+    else:
+        trained = config["recipe"] == rerun.recipe(record["model"], recipe)
+    sizes = rerun.sizes(record["model"])
+    whole = config.get("scale", 1) == 1 and all(config["model"].get(key, size) == size for key, size in sizes.items())
+    return text and settings and trained and whole
 
 
 def _value(config: Mapping[str, Any], key: str, default: Any = None) -> Any:

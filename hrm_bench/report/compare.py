@@ -12,12 +12,12 @@ from hrm_bench.records import Record
 from hrm_bench.report.forest import percent_interval
 from hrm_bench.report.sheets import Mark, Sheet
 from hrm_bench.report.tables import markdown_grid, print_grid
-from hrm_bench.report.variants import Key, flat, perplexity, settings, settings_text, variants
+from hrm_bench.report.variants import APART, Key, flat, perplexity, settings, settings_text, variants
 from hrm_bench.statistics import Difference, holm, paired_difference
 
 Cells = dict[int, Record]  # by seed
 WORDS = frozenset({"variant"})  # headings of words; all others are of figures
-NOT_COMPARED = ("experiment.", "logger.", "data.path", "seed", "model.name", "recipe.name")
+NOT_COMPARED = (*APART, "data.path", "seed", "model.name", "recipe.name")
 
 
 @dataclass(frozen=True)

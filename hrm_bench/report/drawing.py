@@ -57,6 +57,14 @@ STYLE: Any = {
 }
 
 
+OURS = 'style="background: white"'  # in the tag of each file that a page writes
+
+
+def is_ours(svg: str) -> bool:
+    """Whether the text of a file is that of a plot that a page has written."""
+    return f"<svg {OURS} " in svg
+
+
 class Plot(NamedTuple):
     """A drawn figure."""
 
@@ -67,7 +75,7 @@ class Plot(NamedTuple):
     def standalone(self) -> str:
         """As a file: on white."""
         head, tag, rest = self.svg.partition("<svg ")
-        return f'{head}{tag}style="background: white" {rest}'
+        return f"{head}{tag}{OURS} {rest}"
 
     def inline(self) -> str:
         """As a part of a page: no declarations, its ids its own, its inks the page's, its title for who cannot see."""

@@ -12,7 +12,7 @@ from hrm_bench import records as records_
 from hrm_bench.records import Record
 from hrm_bench.report import claims, forest, sheets, verdicts
 from hrm_bench.report.beside import Beside
-from hrm_bench.report.drawing import Plot
+from hrm_bench.report.drawing import Plot, is_ours
 from hrm_bench.report.sections import Failure, Section, failures, forest_plots, sections
 from hrm_bench.report.sheets import Mark, Sheet
 
@@ -86,10 +86,11 @@ def _html(
 
 
 def _write_plots(plots: Sequence[Plot], folder: Path) -> None:
-    """Each plot as a file of its own; those of an earlier page are removed."""
+    """Each plot as a file of its own; those of an earlier page are removed, and no other's."""
     folder.mkdir(exist_ok=True)
     for old in folder.glob("*.svg"):
-        old.unlink()
+        if is_ours(old.read_text(encoding="utf-8", errors="replace")):
+            old.unlink(missing_ok=True)
     for each in plots:
         (folder / f"{each.name}.svg").write_text(each.standalone(), encoding="utf-8")
 

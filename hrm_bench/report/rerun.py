@@ -18,11 +18,11 @@ from omegaconf import OmegaConf
 
 from hrm_bench.config import COMPOSITION_ERRORS, conf_folder
 from hrm_bench.records import Record
-from hrm_bench.report.variants import flat, recipe_name
+from hrm_bench.report.variants import APART, flat, recipe_name
 
 PROGRAM = "python -m hrm_bench"
 NEVER = {"model.name", "memory.mode", "data.source", "data.path", "recipe.name", "seed"}  # told by a group, or apart
-APART = ("experiment.", "logger.")  # change no figure
+SIZE = re.compile(r"model\.(width|hidden_width|num_\w+)")
 PLAIN = re.compile(r"[A-Za-z_][\w./-]*")
 
 
@@ -57,6 +57,13 @@ def recipe(model: str, name: str) -> dict[str, Any] | None:
     return {key.removeprefix("recipe."): value for key, value in values.items() if key.startswith("recipe.")}
 
 
+def sizes(model: str) -> dict[str, int]:
+    """A model's widths and numbers of things, as conf/ has them; none where it has not the model."""
+    composed = _composed((f"model={model}",)) if model in _choices("model") else None
+    values = {} if composed is None else composed.values
+    return {key.removeprefix("model."): value for key, value in values.items() if SIZE.fullmatch(key)}
+
+
 def words(record: Record) -> list[str] | None:
     """The overrides that compose a record's config, less its seed."""
     config, memoryless = record["config"], record["memory"] == "none" != record["config"]["memory"]["mode"]
@@ -86,10 +93,11 @@ def _groups(record: Record) -> list[str] | None:
     groups = [f"experiment={name}"] if _is_of_conf(name) else []
     groups += [f"model={chosen['model']}", f"memory={chosen['memory']}"]
     composed = _composed(tuple(groups))
-    if composed is None or composed.values["data.source"] != chosen["data"]:
+    if composed is None or "data" in composed.swept or composed.values["data.source"] != chosen["data"]:
         groups.append(f"data={chosen['data']}")
     trained = recipe_name(record)
-    if trained in _choices("recipe") and (composed is None or composed.values["recipe.name"] != trained):
+    told = composed is not None and "recipe" not in composed.swept and composed.values["recipe.name"] == trained
+    if trained in _choices("recipe") and not told:
         groups.append(f"recipe={trained}")
     if chosen["data"] == "text_file":
         groups.append(f"data.path={_value(config['data']['path'])}")

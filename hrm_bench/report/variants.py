@@ -16,6 +16,7 @@ import yaml
 from hrm_bench.records import Record
 from hrm_bench.statistics import Difference, holm, paired_difference
 
+APART = ("experiment.", "logger.", "trainer.snapshot_seconds")  # keys of a config that change no figure
 PLATEAU = 0.95  # of the unigram counts' perplexity: a model above it sits where frequencies alone lead
 PUBLISHED_TEXT = {"source": "wikitext2", "train_chars": 20_000, "validation_chars": 5_000, "validation_start": 0}
 NO_SETTINGS = {"seed", "model.name", "memory.mode"}  # told in columns of their own
@@ -138,23 +139,30 @@ def counting(record: Record, way: str) -> tuple[str, float, float] | None:
 def baseline(key: Key, found: Mapping[Key, Mapping[int, Record]]) -> Mapping[int, Record]:
     """The causal cells that a variant is compared with, by seed.
 
-    They are those of the variant that has the values of ``experiment.baseline`` and is else the same. A model without
-    memory is the same under any memory, and a setting that one of the two does not have tells nothing.
+    They are those of the variant that has the values of ``experiment.baseline``, the same text and is else the same. A
+    model without memory is the same under any memory, and a setting that one of the two does not have tells nothing.
+    There are none where several variants could be meant.
     """
     values = dict(next(iter(found[key].values()))["config"]["experiment"]["baseline"])
     model, memory = values.pop("model", key.model), values.pop("memory", key.memory)
     wanted = dict(key.settings) | values
+    if (key.model, key.memory) == (model, memory) and all(dict(key.settings).get(n, v) == v for n, v in values.items()):
+        return {}  # it is the baseline
+    floors = next(iter(found[key].values()))["floors"]
+    has_memory = any(other.model == model and other.memory != "none" for other in found)
     candidates = [
-        seeds
+        {seed: record for seed, record in seeds.items() if record["causal"]}
         for other, seeds in found.items()
         if other != key
         and other.model == model
-        and other.memory in ("none", memory)
+        and other.memory == (memory if has_memory else "none")
+        and next(iter(seeds.values()))["floors"] == floors
         and all(wanted.get(name, value) == value for name, value in other.settings)
     ]
-    if (key.model, key.memory) == (model, memory) and all(dict(key.settings).get(n, v) == v for n, v in values.items()):
-        return {}  # it is the baseline
-    return {seed: record for candidate in candidates for seed, record in candidate.items() if record["causal"]}
+    common = [seed for candidate in candidates for seed in candidate]
+    if len(set(common)) < len(common):
+        return {}  # several could be meant
+    return {seed: record for candidate in candidates for seed, record in candidate.items()}
 
 
 def settings_text(settings: Iterable[tuple[str, Any]]) -> str:
@@ -250,7 +258,7 @@ def _told(record: Record, key: str) -> bool:
     """Whether a setting can set a variant apart; where WikiText-2 lies does not matter, which file a text is does."""
     if key == "data.path":
         return bool(record["config"]["data"]["source"] == "text_file")
-    return key not in NO_SETTINGS and not key.startswith(("experiment.", "logger."))
+    return key not in NO_SETTINGS and not key.startswith(APART)
 
 
 def settings(record: Record, apart: Sequence[str]) -> tuple[tuple[str, Any], ...]:

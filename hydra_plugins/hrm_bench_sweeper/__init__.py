@@ -120,6 +120,11 @@ class CellSweeper(BasicSweeper):
         assert self.hydra_context is not None
         loader = self.hydra_context.config_loader
         overrides = OverridesParser.create(config_loader=loader).parse_overrides([*self._parse_config(), *arguments])
+        if self.max_batch_size is not None and self.max_batch_size < 1:
+            raise UsageError(f"hydra.sweeper.max_batch_size={self.max_batch_size}: must be at least 1, or null for all")
+        for each in overrides:
+            if each.is_sweep_override() and each.key_or_group in ("experiment", "experiment.name"):
+                raise UsageError(f"{each.input_line}: a sweep is one experiment; give a command for each")
         cells: dict[Path, Cell] = {}
         faults: dict[str, None] = {}
         for batch in self.split_arguments(overrides, None):
