@@ -21,7 +21,7 @@ setup: $(READY) ## Make .venv with the exact versions of constraints.txt
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,launchers,dashboard,tuning]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 -c constraints.txt -e '.[dev,launchers,dashboard,tuning]'
 	@touch $@
 
 demo: setup ## Train every model once on the bundled text
@@ -36,7 +36,7 @@ test_slow: setup ## Run the tests that take longer: 12 jobs an engine, and a swe
 
 $(LOWEST)/ready: pyproject.toml constraints-lowest.txt
 	$(PYTHON) -m venv $(LOWEST)
-	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-lowest.txt -e '.[dev,launchers,tuning]'
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --use-pep517 -c constraints-lowest.txt -e '.[dev,launchers,tuning]'
 	@touch $@
 
 test_lowest: $(LOWEST)/ready ## Run the tests with the lowest versions that pyproject.toml allows
@@ -105,7 +105,7 @@ dashboard: setup ## A W&B workspace that compares model, memory and seed; needs 
 	$(BIN)/python -m hrm_bench.dashboard $(ARGS)
 
 bench: setup ## How fast it is, as ratios: against plain code, peers and the machine (a quarter of an hour)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[peers]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 -c constraints.txt -e '.[peers]'
 	$(BIN)/python -m hrm_bench.bench $(ARGS)
 
 clean: ## Remove both .venv and caches; multirun/ is kept
