@@ -257,7 +257,7 @@ def test_bad_input_is_one_line_a_fault_and_status_2(tmp_path):
     assert (done.returncode, done.stdout) == (2, "")
     first, second = done.stderr.splitlines()
     assert first.startswith("hrm_bench: data.window=0: must be at least 1 ")
-    assert second.startswith("hrm_bench: seed=-1: must be at least 0 ")
+    assert second.startswith("hrm_bench: seed=-1: must be from 0 to 4294967295; ")
 
 
 def test_real_wikitext_has_the_unigram_counts_of_the_reports(wikitext):

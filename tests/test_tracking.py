@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 from test_run import quick
 
 from hrm_bench import tracking
@@ -58,10 +59,14 @@ def test_the_history_and_the_summary_are_those_of_the_record(sweep):
     assert entries("exit", found)[-1].get("exit_code", 0) == 0
 
 
+def logger(mode):
+    return OmegaConf.create({"project": "hrm_bench", "mode": mode})
+
+
 def test_the_report_is_a_run_of_the_group_with_tables_images_and_the_page(sweep, tmp_path):
     records = [record for _, record in sweep]
     outputs.write_all(records, tmp_path)
-    tracking.report(records, tmp_path)
+    tracking.report(records, tmp_path, logger("offline"))
     found = logged(tmp_path)
     (run,) = entries("run", found)
     assert (run["run_group"], run["job_type"], run["display_name"]) == ("custom", "report", "report of custom")
@@ -81,8 +86,16 @@ def test_a_model_without_memory_is_mirrored_as_one(tmp_path):
 
 
 def test_a_report_that_w_and_b_cannot_keep_is_told_in_one_line(sweep, tmp_path, caplog):
-    tracking.report([record for _, record in sweep], tmp_path / "nowhere" / "\0")
+    tracking.report([record for _, record in sweep], tmp_path / "nowhere" / "\0", logger("offline"))
     assert "the report is in" in caplog.text
+
+
+def test_the_report_goes_where_its_own_command_says(sweep, tmp_path):
+    records = [record for _, record in sweep]
+    assert records[0]["config"]["logger"]["mode"] == "offline"
+    outputs.write_all(records, tmp_path)
+    tracking.report(records, tmp_path, logger("disabled"))
+    assert not list(tmp_path.glob("wandb/offline-run-*"))
 
 
 def test_a_failed_cell_ends_its_run_as_failed(tmp_path):
