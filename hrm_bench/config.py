@@ -31,9 +31,8 @@ COMPOSITION_ERRORS = (HydraException, omegaconf.errors.OmegaConfBaseException)
 SWEEP_KEYS = ("force", "fail_fast", "plan")  # what a command does with its cells: no part of any of them
 BASES = {"model": "hrm_bench.charlm.CharLM", "model.objective": "hrm_bench.objectives.Objective"}
 PROVIDED = {"vocabulary_size", "window", "memory", "objective", "seed", "optimizer"}  # by build(), not by the config
-
-
-_OFF = {each.name: each.metadata["off"] for each in fields(RecipeSchema) if "off" in each.metadata}
+# The recipe's options, by key, and the value that leaves everything as it is without them.
+OFF = {each.name: each.metadata["off"] for each in fields(RecipeSchema) if "off" in each.metadata}
 
 
 def conf_folder() -> Path:
@@ -231,7 +230,7 @@ def identity(cfg: DictConfig, fingerprint: str) -> str:
         "memory": values["memory"] if memory_mode(cfg) != "none" else {"mode": "none"},
         "data": {key: values["data"][key] for key in ("window", "order", "windows_per_sample")},
         "characters": fingerprint,
-        "recipe": {key: value for key, value in recipe.items() if value != _OFF.get(key, MISSING)},
+        "recipe": {key: value for key, value in recipe.items() if value != OFF.get(key, MISSING)},
         "trainer": {key: value for key, value in values["trainer"].items() if key != "snapshot_seconds"},
         "seed": values["seed"],
     }

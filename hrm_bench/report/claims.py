@@ -1,13 +1,14 @@
 """The published claims (claims.yaml), each with the verdict that one rule gives it from the records alone."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
 from hrm_bench import statistics
+from hrm_bench.config import OFF
 from hrm_bench.records import Record
 from hrm_bench.report import rerun
 from hrm_bench.report.variants import (
@@ -19,7 +20,6 @@ from hrm_bench.report.variants import (
     recipe_name,
     variants,
 )
-from hrm_bench.schemas import RecipeSchema
 
 DATA: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("claims.yaml").read_text(encoding="utf-8"))
 
@@ -144,8 +144,7 @@ def _is_as_published(record: Record) -> bool:
     protocol = {key: v for key, v in DATA["protocol"].items() if recipe == PUBLISHED or not key.startswith("recipe.")}
     settings = all(_value(config, key, value) == value for key, value in protocol.items())
     if recipe == PUBLISHED:
-        options = {each.name: each.metadata["off"] for each in fields(RecipeSchema) if "off" in each.metadata}
-        trained = all(config.get("recipe", {}).get(key, off) == off for key, off in options.items())
+        trained = all(config.get("recipe", {}).get(key, off) == off for key, off in OFF.items())
     else:
         trained = config["recipe"] == rerun.recipe(record["model"], recipe)
     sizes = rerun.sizes(record["model"])

@@ -69,13 +69,7 @@ def sheet(found: Search, sweep: str) -> Sheet:
         )
     chosen_on = {where(study["validation_start"], study["validation_chars"]): None for study in found["studies"]}
     caption = f"{sweep}: Chosen {', or '.join(chosen_on)}. {NOTE}"
-    return Sheet(
-        caption,
-        headings,
-        lines,
-        [False] * len(lines),
-        frozenset({"study"}),
-    )
+    return Sheet(caption, headings, lines, [False] * len(lines), frozenset({"study"}))
 
 
 def where(start: int, number: int | None) -> str:
