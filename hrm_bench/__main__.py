@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from hrm_bench.config import COMPOSITION_ERRORS, conf_folder
+from hrm_bench.config import COMPOSITION_ERRORS, conf_folder, not_searched
 from hrm_bench.errors import UsageError, end_quietly, explain, of_disk, stop
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ def launch(cfg: DictConfig) -> "Record | None":
         cell = sweep.plan(cfg, (), root)
     except UsageError as error:  # told here, since Hydra adds a line of its own to what leaves a job
         stop(error)
+    if note := not_searched(hydra_config.runtime.choices):
+        print(note, file=sys.stderr)
     if cfg.plan:
         status.show_plan([cell], root)
     else:

@@ -199,6 +199,18 @@ def _trainer_faults(trainer: Mapping[str, Any], objective: str) -> Iterator[str]
             yield f"trainer.{key}={trainer[key]}: {name} takes batches whole; only 1 is allowed: trainer.{key}=1"
 
 
+def not_searched(choices: Mapping[str, str | None]) -> str | None:
+    """What to say of a recipe that has searched values for other models and none for this; ``choices`` are Hydra's."""
+    model = choices.get("recipe/tuned@recipe")
+    if model is None or (conf_folder() / "recipe" / "tuned" / f"{model}.yaml").exists():
+        return None
+    return (
+        f"recipe={choices['recipe']}: no search has been made for model={model}, which takes the values of "
+        f"recipe=tuned_by_hand; to search as for the others: python -m hrm_bench -m experiment=tuning model={model}, "
+        f"then copy recipes/{model}.yaml from its folder to conf/recipe/tuned/"
+    )
+
+
 def locate(target: str) -> type:
     """The class of a ``_target_``."""
     module, _, name = target.rpartition(".")

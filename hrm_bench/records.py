@@ -13,6 +13,7 @@ from hrm_bench.errors import UsageError
 from hrm_bench.metrics import Score
 
 SCHEMA_VERSION = 3
+LOCK_FILE = ".lock"  # of a cell's folder, and of a sweep's
 RECORD_FILE = "record.json"
 CONFIG_FILE = "config.yaml"  # beside it, as soon as the cell has begun
 

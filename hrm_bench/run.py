@@ -24,7 +24,6 @@ from hrm_bench.training import train_and_score
 
 log = logging.getLogger("hrm_bench")
 
-LOCK_FILE = ".lock"
 LOG_FILE = "log.txt"
 
 
@@ -56,7 +55,7 @@ def run_cell(cfg: DictConfig, root: Path) -> Record:
 @contextmanager
 def locked(folder: Path) -> Iterator[bool]:
     """Have the cell to ourselves; false where it is another's. A lock ends with its process, however that ends."""
-    lock = filelock.FileLock(folder / LOCK_FILE)
+    lock = filelock.FileLock(folder / records.LOCK_FILE)
     try:
         lock.acquire(blocking=False)
     except filelock.Timeout:
@@ -71,7 +70,7 @@ def locked(folder: Path) -> Iterator[bool]:
 def clear(folder: Path, *keep: str) -> None:
     """Remove what an earlier run of the cell left, but for its lock, what was set aside, and these."""
     for path in folder.iterdir():
-        if path.name not in (LOCK_FILE, *keep) and not records.is_set_aside(path):
+        if path.name not in (records.LOCK_FILE, *keep) and not records.is_set_aside(path):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import filelock
 from omegaconf import DictConfig
 
 from hrm_bench import config, records, stopping
@@ -125,13 +126,13 @@ def _standing(cells: Sequence[Cell]) -> tuple[Outcomes, list[Cell]]:
                 elif is_ours:
                     (cell.folder / records.RECORD_FILE).unlink(missing_ok=True)
     for what, number in told.items():
-        _tell_once(f"{number} of {len(cells)} cells {what}")
+        tell_once(f"{number} of {len(cells)} cells {what}")
     return finished, pending
 
 
 @functools.cache
-def _tell_once(text: str) -> None:
-    """Of a search, which has many rounds of cells, once."""
+def tell_once(text: str) -> None:
+    """Of many cells, or of a search, which has many rounds of them, once."""
     print(text, file=sys.stderr)
 
 
@@ -173,9 +174,10 @@ def _wait_for_one(cells: Sequence[Cell]) -> None:
 
 def _write_manifest(cells: Sequence[Cell], root: Path) -> None:
     """Say which cells are in this folder, for whoever looks at it from outside."""
-    known = read_manifest(root)
-    known |= {cell.folder.name: cell.label for cell in cells}
-    records.write_json(root / MANIFEST_FILE, {"command": command(), "cells": known})
+    with filelock.FileLock(root / records.LOCK_FILE):  # two sweeps may begin here at once
+        known = read_manifest(root)
+        known |= {cell.folder.name: cell.label for cell in cells}
+        records.write_json(root / MANIFEST_FILE, {"command": command(), "cells": known})
 
 
 def read_manifest(root: Path) -> dict[str, str]:

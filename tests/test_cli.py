@@ -215,6 +215,18 @@ def test_bad_input_is_one_clear_line_and_status_2(words, told, tmp_path):
     assert done.stdout == ""
 
 
+@pytest.mark.parametrize(
+    "words", [["model=hrm_1level"], ["-m", "model=hrm,hrm_1level", "seed=1,2"]], ids=["cell", "sweep"]
+)
+def test_a_recipe_that_was_not_searched_for_a_model_says_so_once(words, tmp_path):
+    recipe = "recipe=tuned_without_offsets"
+    done = hrm_bench("data=sample", recipe, "plan=true", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith(f"{recipe}: no search has been made for model=hrm_1level, which takes the values of ")
+    assert "experiment=tuning model=hrm_1level" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_sweep_with_one_bad_cell_stops_before_the_first(tmp_path):
     done = hrm_bench("data=sample", "model.num_heads=4,5", "-m", "hydra.sweep.dir=out", cwd=tmp_path)
     assert done.returncode == 2

@@ -116,6 +116,20 @@ def test_differences_are_in_percent_of_the_baseline_with_the_published_one_besid
     assert any(f"{reset.estimate:+.1f} % [{reset.low:+.1f}" in text for text in texts(figure))
 
 
+def test_a_difference_that_would_squeeze_the_others_makes_the_axis_logarithmic():
+    small = [
+        forest.Line(f"part {number}", number / 2, number / 2 - 0.2, number / 2 + 0.2, None) for number in range(1, 7)
+    ]
+    large = forest.Line("the schedule", 180.0, 150.0, 210.0, None)
+    assert not forest.needs_logarithm(small)
+    assert not forest.needs_logarithm([])
+    assert forest.needs_logarithm([*small, large])
+    drawn = sections.forest_plots([*small, large, *small], "differences", "Differences", "difference, %")
+    assert len(drawn) == 2
+    assert all("then logarithmic" in each.standalone() for each in drawn)  # one scale for both
+    assert forest.draw([*small, large], "%", logarithmic=True).axes[0].get_xscale() == "symlog"
+
+
 def test_few_seeds_have_no_interval_and_are_drawn_all_the_same():
     (reset, _) = forest.differences(variants(sweep(seeds=(42, 43))))
     assert (reset.low, reset.high) == (None, None)

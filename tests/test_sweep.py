@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,18 @@ def test_two_sweeps_of_the_same_cells_at_once_train_each_cell_once(tmp_path):
     assert {record["status"] for record in found} == {"finished"}
     trained = (tmp_path / "count").read_text().splitlines()
     assert (len(trained), len(set(trained))) == (12, 12)
+
+
+def test_sweeps_that_begin_in_one_folder_at_once_lose_no_cell_of_each_other(tmp_path):
+    names = [f"hrm-seed{number}" for number in range(40)]
+    cfg = quick()
+
+    def begin(name):
+        sweep._write_manifest([sweep.Cell(cfg, (), tmp_path / name)], tmp_path)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(begin, names))
+    assert sorted(sweep.read_manifest(tmp_path)) == sorted(names)
 
 
 def test_a_cell_that_another_sweep_has_at_work_is_passed_over_and_looked_at_again(tmp_path):

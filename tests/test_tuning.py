@@ -219,4 +219,5 @@ def test_every_model_of_the_results_had_as_many_trials_in_the_space_that_conf_de
     assert {len(study["trials"]) for study in RECORD["studies"]} == {declared.search.trials}
     models = {study["study"].split()[0] for study in RECORD["studies"]}
     results = OmegaConf.load(conf_folder() / "experiment" / "recipes.yaml").hydra.sweeper.params
-    assert models == set(results.model.split(",")) == {path.stem for path in CHOSEN.glob("*.yaml")}
+    assert models == set(results.model.split(","))
+    assert models <= {path.stem for path in CHOSEN.glob("*.yaml")}

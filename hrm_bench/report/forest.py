@@ -1,5 +1,6 @@
 """Forest plots: differences with their intervals, one below the other, around a line at none."""
 
+import statistics
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from hrm_bench.statistics import Difference
 OURS, PUBLISHED = COLOURS[0], COLOURS[1]
 HALF = 0.09  # inches: of a mark's height
 MEAN = "mean, 95 % interval"
+SQUEEZED = 20  # times the median
 
 
 class Line(NamedTuple):
@@ -79,8 +81,14 @@ def of_findings(found: Sequence[Finding], figures: Mapping[str, float | None]) -
     return lines
 
 
-def draw(lines: Sequence[Line], axis: str) -> Figure:
-    """A row a line: its name and figures, and its mark below. The axis is logarithmic where claims are shown."""
+def needs_logarithm(lines: Sequence[Line]) -> bool:
+    """Whether the lines are of claims, or one of them would squeeze half of the others together on a linear axis."""
+    sizes = [abs(line.estimate) for line in lines]
+    return any(line.between for line in lines) or max(sizes, default=0) > SQUEEZED * statistics.median(sizes or [0])
+
+
+def draw(lines: Sequence[Line], axis: str, *, logarithmic: bool = False) -> Figure:
+    """A row a line: its name and figures, and its mark below. A logarithmic axis is linear from -2 to 2 %."""
     of_claims = any(line.between for line in lines)
     labels = [wrapped(line.label) for line in lines]
     places = list(accumulate(0.44 + TEXT_LINE * (1 + label.count("\n")) for label in labels))  # in inches
@@ -92,7 +100,7 @@ def draw(lines: Sequence[Line], axis: str) -> Figure:
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.margins(x=0.06)
-    if of_claims:
+    if logarithmic:
         axes.set_xscale("symlog", linthresh=2, linscale=0.6)
         axes.xaxis.set_major_locator(FixedLocator([-100, -30, -10, -3, 0, 3, 10, 30, 100, 300]))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -98,7 +98,7 @@ def _write_plots(plots: Sequence[Plot], folder: Path) -> None:
 def _verdict_plots(found: Sequence[claims.Finding]) -> list[Plot]:
     lines = forest.of_findings(found, {claim.claim: claim.figure for claim in claims.CLAIMS})
     title = "Differences that the claims are about"
-    return forest_plots(lines, "verdicts", title, "difference, % (linear up to 2, then logarithmic)") if lines else []
+    return forest_plots(lines, "verdicts", title, "difference, %") if lines else []
 
 
 def _verdicts(found: Sequence[claims.Finding]) -> Sheet | None:

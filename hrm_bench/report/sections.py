@@ -191,10 +191,11 @@ def _differences(shown: Sequence[Variant], name: str) -> list[Plot]:
 
 def forest_plots(lines: Sequence[forest.Line], name: str, title: str, axis: str) -> list[Plot]:
     """As many forest plots as the lines need."""
-    drawn = []
+    drawn, logarithmic = [], forest.needs_logarithm(lines)
+    axis += " (linear up to 2, then logarithmic)" if logarithmic else ""
     for number, few in enumerate(forest.parts(lines), start=1):
         with style():
-            figure = forest.draw(few, axis)
+            figure = forest.draw(few, axis, logarithmic=logarithmic)
         drawn.append(plot(figure, f"{name}-{number}", f"{title}: {', '.join(line.label for line in few)}"))
     return drawn
 

@@ -103,11 +103,14 @@ class CellSweeper(BasicSweeper):
 
     def _cell(self, words: "Sequence[str]", root: Path) -> "Cell":
         """The cell of these overrides. Raises UsageError."""
-        from hrm_bench.sweep import plan
+        from hrm_bench.config import not_searched
+        from hrm_bench.sweep import plan, tell_once
 
         assert self.hydra_context is not None
         assert self.config is not None
         cfg = self.hydra_context.config_loader.load_sweep_config(self.config, list(words))
+        if note := not_searched(cfg.hydra.runtime.choices):
+            tell_once(note)
         with open_dict(cfg):
             del cfg["hydra"]
         return plan(cfg, words, root)
