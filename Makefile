@@ -92,7 +92,7 @@ tuning: setup ## Search for the tuned recipe's values, as many trials for each m
 ablation: setup ## What each part of recipe=tuned is worth
 	$(RUN) experiment=ablation $(ARGS)
 
-memory_chance: setup ## Does a carried memory ever gain what counting on gains? (an hour)
+memory_chance: setup ## Does a carried memory ever gain what counting on gains? (65 minutes)
 	$(RUN) experiment=memory_chance $(ARGS)
 
 scaling: setup ## HRM against the transformer with more text and more parameters (hours)
