@@ -95,7 +95,7 @@ ablation: setup ## What each part of recipe=tuned is worth
 memory_chance: setup ## Does a carried memory ever gain what counting on gains? (65 minutes)
 	$(RUN) experiment=memory_chance $(ARGS)
 
-scaling: setup ## HRM against the transformer with more text and more parameters (hours)
+scaling: setup ## HRM against the transformer with more text and more parameters (two hours)
 	$(RUN) experiment=scaling $(ARGS)
 
 report: setup ## The report of all sweeps in multirun/, again, from their records

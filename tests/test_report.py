@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 
 import pytest
 from rich.console import Console
@@ -245,6 +246,17 @@ def test_the_caption_says_which_characters_and_what_counting_reaches():
     assert "Perplexity a character" in caption
     assert "4,992 validation and 4,992 test characters of wikitext2" in caption
     assert "unigram 23.00 and 28.00; kneser_ney_7 7.60 and 6.60 within the window, 5.20 and 5.20 when" in caption
+
+
+def test_a_caption_of_texts_of_several_lengths_says_once_what_is_scored_and_of_each_what_counting_reaches():
+    longer = record("hrm", "none", 1, 9.0)
+    data = {**longer["config"]["data"], "train_chars": 100_000}
+    longer["config"] = {**longer["config"], "data": data}
+    longer["floors"] = json.loads(json.dumps(longer["floors"]).replace("23.0", "22.0"))
+    caption = tables.caption([*SWEEP, longer])
+    assert caption.count("Perplexity a character") == caption.count("4,992 validation") == 1
+    assert "the 20,000 training characters of wikitext2 reaches, on validation and test: unigram 23.00 " in caption
+    assert "the 100,000 training characters of wikitext2 reaches, on validation and test: unigram 22.00 " in caption
 
 
 def test_a_narrow_terminal_loses_no_figure(monkeypatch):

@@ -94,7 +94,7 @@ def plots(found: Sequence[Family], name: str) -> list[Plot]:
                 axes.plot(each.lengths, each.bits, color=look["color"], marker=look["marker"], linestyle="none")
                 axes.plot([], [], label=label, **look)
                 if low[0] is not None:
-                    axes.fill_between(places, low, high, color=look["color"], alpha=0.14, linewidth=0)
+                    axes.fill_between(places, low, high, color=look["color"], alpha=0.28 / len(few), linewidth=0)
                 drawn += [*each.bits, *middle]
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(FixedLocator(lengths))

@@ -84,15 +84,22 @@ def _counted(record: Record) -> str:
 
 
 def caption(records: Sequence[Record]) -> str:
-    """What the figures are of, and what counting reaches there: some sentences for each text in the records."""
+    """What the figures are of, and what counting reaches there: a sentence for each text in the records."""
     texts = {json.dumps([record["config"]["data"]["source"], record["floors"]]): record for record in records}
-    told = [
-        f"Perplexity a character, mean ± sd over seeds, on {record['validation']['characters']:,} validation and "
-        f"{record['test']['characters']:,} test characters of {record['config']['data']['source']}. Counting the same "
-        f"training characters reaches, on validation and test: unigram {unigram(record):.2f} and "
-        f"{record['floors']['test']['unigram']['full']:.2f}{_counted(record)}."
+    scored = {
+        f"{record['validation']['characters']:,} validation and {record['test']['characters']:,} test characters of "
+        f"{record['config']['data']['source']}": None
         for record in texts.values()
-    ]
+    }
+    told = [f"Perplexity a character, mean ± sd over seeds, on {', and on '.join(scored)}."]
+    for record in texts.values():
+        data = record["config"]["data"]
+        which = "whole training text" if data["train_chars"] is None else f"{data['train_chars']:,} training characters"
+        of = f"the {which} of {data['source']}" if len(texts) > 1 else "the same training characters"
+        told.append(
+            f"Counting {of} reaches, on validation and test: "
+            f"unigram {unigram(record):.2f} and {record['floors']['test']['unigram']['full']:.2f}{_counted(record)}."
+        )
     told.append("Best epoch chosen on validation.")
     codes: dict[str, set[str]] = {}
     for record in records:
