@@ -72,6 +72,21 @@ def test_floors_are_named_lines_and_published_figures_are_marks():
     assert "published" not in lines(curves.learning(unpublished))
 
 
+def test_floors_that_lie_close_have_one_text_and_a_line_each():
+    made = [record("model=hrm", seed=seed) for seed in (1, 2, 3)]
+    for each, (validation, length) in zip(made, ((23.0, 20_000), (23.3, 30_000), (18.0, 40_000)), strict=True):
+        each["config"]["data"]["train_chars"] = length
+        each["floors"] = {
+            **each["floors"],
+            "validation": {**each["floors"]["validation"], "unigram": {"full": validation}},
+        }
+    (panel,) = curves.panels(variants(made))
+    figure = curves.learning(panel)
+    assert texts(figure) == ["unigram counts 23.0 to 23.3", "", "unigram counts 18.0", "n-gram counts 7.6"]
+    flat = [line.get_ydata()[0] for line in figure.axes[0].get_lines() if len(set(line.get_ydata())) == 1]
+    assert {23.0, 23.3, 18.0} <= set(flat)
+
+
 def test_lines_differ_in_dashes_and_in_mark_and_not_in_colour_alone():
     looks = [look for look, _ in zip(drawing.looks(), range(curves.MOST_LINES), strict=False)]
     for part in ("color", "linestyle", "marker"):

@@ -14,6 +14,7 @@ from hrm_bench.report.drawing import DIAMOND, FONT_SIZE, INK, MUTED, TEXT_LINE, 
 from hrm_bench.report.variants import Variant, counting, settings_text, unigram
 
 MOST_LINES = 7  # of a panel
+CLOSE = 1.1  # times: two floors that are less apart have one text
 
 
 class Panel(NamedTuple):
@@ -175,10 +176,24 @@ def _ranges(length: int) -> list[tuple[int, int]]:
 
 
 def _floors(records: Sequence[Record]) -> list[tuple[str, float]]:
-    """What counting reaches on validation, with its name; one of a text, where a panel has several."""
-    found = dict.fromkeys(("unigram counts", unigram(record)) for record in records)
-    found |= dict.fromkeys(("n-gram counts", best[1]) for r in records if (best := counting(r, "window")))
-    return [(f"{name} {value:.1f}", value) for name, value in found]
+    """What counting reaches on validation, with its name; one of a text, where a panel has several.
+
+    Of lines of a name that lie too close for a text between them, the highest has it for all.
+    """
+    names = {
+        "unigram counts": {unigram(record) for record in records},
+        "n-gram counts": {best[1] for record in records if (best := counting(record, "window"))},
+    }
+    found: list[tuple[str, float]] = []
+    for name, values in names.items():
+        close: list[float] = []  # from high to low, until one lies apart
+        for value in [*sorted(values, reverse=True), 0.0]:
+            if close and value * CLOSE < close[-1]:
+                ends = list(dict.fromkeys(f"{each:.1f}" for each in (close[-1], close[0])))
+                found += [(f"{name} {' to '.join(ends)}", close[0]), *(("", each) for each in close[1:])]
+                close = []
+            close.append(value)
+    return found
 
 
 def _finish(figure: Figure, axes: Axes, panel: Panel, y: str, x: str) -> None:

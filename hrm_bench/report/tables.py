@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -85,7 +86,8 @@ def _counted(record: Record) -> str:
 
 def caption(records: Sequence[Record]) -> str:
     """What the figures are of, and what counting reaches there: a sentence for each text in the records."""
-    texts = {json.dumps([record["config"]["data"]["source"], record["floors"]]): record for record in records}
+    by_length = sorted(records, key=lambda record: record["config"]["data"]["train_chars"] or math.inf)
+    texts = {json.dumps([record["config"]["data"]["source"], record["floors"]]): record for record in by_length}
     scored = {
         f"{record['validation']['characters']:,} validation and {record['test']['characters']:,} test characters of "
         f"{record['config']['data']['source']}": None
