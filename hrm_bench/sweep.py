@@ -234,9 +234,7 @@ def _report(
         print(f"Written: {os.path.relpath(path)}")
     if logger is not None:
         tracking.report(finished, root, logger)
-    offline = [r for r in finished if r["config"]["logger"]["mode"] == "online" and r["wandb"] == "offline"]
-    if offline:
-        told = f"W&B was not to be had online: {len(offline)} of {len(ran)} runs are kept offline, for `wandb sync`"
+    if told := tracking.shortfall(finished):
         print(told, file=sys.stderr)
 
 

@@ -105,6 +105,19 @@ class Mirror:
             self._ended.set()
 
 
+def shortfall(records: Sequence[Record]) -> str | None:
+    """How many cells W&B has not taken as it was asked to, in one line; None where it has taken all."""
+    short = [record["wandb"] for record in records if record["wandb"] != record["config"]["logger"]["mode"]]
+    if not short:
+        return None
+    kept = [
+        (short.count("offline"), "kept offline, for `wandb sync`"),
+        (short.count("disabled"), "not kept, see log.txt in the cells' folders"),
+    ]
+    told = "; ".join(f"{count} {how}" for count, how in kept if count)
+    return f"W&B did not take {len(short)} of {len(records)} runs as asked: {told}"
+
+
 def report(records: Sequence[Record], folder: Path, logger: DictConfig) -> None:
     """The report of a finished sweep as a run of its group: the table, every plot as an image, and the page.
 

@@ -120,6 +120,22 @@ def test_without_a_login_online_is_kept_offline_and_said(tmp_path, monkeypatch):
     assert entries("exit", logged(folder))
 
 
+def test_what_wandb_did_not_take_as_asked_is_counted_in_one_line(tmp_path):
+    record = run_cell(quick(), tmp_path)
+
+    def cell(asked, got):
+        logger = {**record["config"]["logger"], "mode": asked}
+        return {**record, "wandb": got, "config": {**record["config"], "logger": logger}}
+
+    taken = [cell("online", "online"), cell("offline", "offline"), cell("disabled", "disabled")]
+    assert tracking.shortfall(taken) is None
+    short = [cell("online", "offline"), cell("online", "disabled"), cell("offline", "disabled")]
+    assert tracking.shortfall([*taken, *short]) == (
+        "W&B did not take 3 of 6 runs as asked: 1 kept offline, for `wandb sync`; "
+        "2 not kept, see log.txt in the cells' folders"
+    )
+
+
 def test_disabled_means_that_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "disabled")
     cfg = quick(logger="wandb")
