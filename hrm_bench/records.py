@@ -60,6 +60,7 @@ class Record(TypedDict, total=False):
     status: Status
     code: str  # a hash of the source that its figures follow from, and of PyTorch's version
     config: dict[str, Any]
+    text: str  # twelve hexadecimal digits of a hash of the characters that are used; older records lack it
     model: str
     memory: str  # none | reset | carry
     seed: int

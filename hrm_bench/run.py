@@ -136,11 +136,13 @@ def _opening(cfg: DictConfig, folder: Path) -> Record:
     """What is known of a cell before it runs."""
     config = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(config, dict)
+    fingerprint = corpora.load(cfg.data).fingerprint
     return Record(
         schema_version=records.SCHEMA_VERSION,
-        identity=identity(cfg, corpora.load(cfg.data).fingerprint),
+        identity=identity(cfg, fingerprint),
         code=code_version(cfg),
         config={str(key): value for key, value in config.items() if key not in SWEEP_KEYS},
+        text=fingerprint[:12],
         model=cfg.model.name,
         memory=memory_mode(cfg),
         seed=cfg.seed,

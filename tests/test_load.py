@@ -179,6 +179,13 @@ def test_what_all_of_a_sweep_have_in_common_does_not_keep_cells_apart_and_is_tol
     assert "recipe.patience (3 → 5)" in compare.markdown([found])
 
 
+def test_that_two_sweeps_read_different_characters_is_told_where_both_know_theirs():
+    ours, theirs = ([each | {"text": text} for each in sweep()] for text in ("aa", "bb"))
+    assert compare.compare({"A": ours, "B": theirs})[0].differing == ['text ("aa" → "bb")']
+    assert compare.compare({"A": ours, "B": ours})[0].differing == []
+    assert compare.compare({"A": ours, "B": sweep()})[0].differing == []
+
+
 def test_what_tells_variants_of_a_sweep_apart_keeps_cells_apart():
     ours = [*sweep(), *sweep(extra=("recipe.patience=5",), more=1.0)]
     (found,) = compare.compare({"A": ours, "B": sweep(extra=("recipe.patience=5",))})

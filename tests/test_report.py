@@ -224,6 +224,21 @@ def test_where_wikitext_lies_is_no_variant_but_which_file_is():
     ]
 
 
+def test_cells_of_a_file_that_was_edited_in_between_are_not_one_variant():
+    def of(text, seed, train_chars=20_000):
+        data = {"source": "text_file", "path": "a.txt", "train_chars": train_chars}
+        return record("hrm", "none", seed, 11.0, config={"data": data}) | {"text": text}
+
+    assert [(row.settings, row.seeds) for row in rows([of("aa", 1), of("aa", 2), of("bb", 1)])] == [
+        ("text=aa", 2),
+        ("text=bb", 1),
+    ]
+    assert [row.settings for row in rows([of("aa", 1), of("bb", 1, train_chars=100_000)])] == [
+        "data.train_chars=20000",
+        "data.train_chars=100000",
+    ]
+
+
 def test_one_seed_has_no_standard_deviation():
     (row,) = rows(SWEEP[:1])
     assert row.validation_sd is None

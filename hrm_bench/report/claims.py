@@ -11,13 +11,13 @@ from hrm_bench import statistics
 from hrm_bench.config import OFF
 from hrm_bench.records import Record
 from hrm_bench.report import rerun
+from hrm_bench.report.settings import recipe_name
 from hrm_bench.report.variants import (
     PUBLISHED_TEXT,
     Variant,
     by_experiment,
     left_plateau,
     perplexity,
-    recipe_name,
     variants,
 )
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from hrm_bench.records import Record
 from hrm_bench.report.forest import percent_interval
+from hrm_bench.report.settings import APART, TEXT, flat, settings, settings_text
 from hrm_bench.report.sheets import Mark, Sheet
 from hrm_bench.report.tables import markdown_grid, print_grid
-from hrm_bench.report.variants import APART, Key, flat, perplexity, settings, settings_text, variants
+from hrm_bench.report.variants import Key, perplexity, variants
 from hrm_bench.statistics import Difference, holm, paired_difference
 
 Cells = dict[int, Record]  # by seed
@@ -106,10 +107,12 @@ def _mean(cells: Cells) -> float | None:
 
 
 def _differing(paired: Sequence[tuple[Record, Record]]) -> list[str]:
-    """The settings and versions that differ between paired cells, with both values where they are the same for all."""
+    """The settings, versions and texts that differ between paired cells, with both values where all have the same."""
     seen: dict[str, set[tuple[str, str]]] = {}
     for mine, other in paired:
         both = [dict(flat({**record["config"], "version": record.get("versions", {})})) for record in (mine, other)]
+        if TEXT in mine and TEXT in other:  # older records lack it
+            both = [values | {TEXT: record["text"]} for values, record in zip(both, (mine, other), strict=True)]
         for key in both[0].keys() | both[1].keys():
             values = tuple(json.dumps(each.get(key)) for each in both)
             if values[0] != values[1] and not key.startswith(NOT_COMPARED):

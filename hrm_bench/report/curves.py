@@ -11,7 +11,8 @@ from matplotlib.ticker import MaxNLocator
 
 from hrm_bench.records import Record
 from hrm_bench.report.drawing import DIAMOND, FONT_SIZE, INK, MUTED, TEXT_LINE, empty, legend, log_ticks, looks, wrapped
-from hrm_bench.report.variants import Variant, counting, settings_text, unigram
+from hrm_bench.report.settings import settings_text
+from hrm_bench.report.variants import Variant, counting, unigram
 
 MOST_LINES = 7  # of a panel
 CLOSE = 1.1  # times: two floors that are less apart have one text

@@ -10,7 +10,8 @@ import pandas
 from hrm_bench import records as records_
 from hrm_bench.errors import UsageError
 from hrm_bench.records import RECORD_FILE, Record
-from hrm_bench.report.variants import counting, flat, left_plateau
+from hrm_bench.report.settings import flat
+from hrm_bench.report.variants import counting, left_plateau
 
 SPLITS = ("validation", "test")
 NAMES = ("experiment", "model", "memory", "seed", "identity")  # of a cell, in both tables

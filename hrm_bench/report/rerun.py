@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 
 from hrm_bench.config import COMPOSITION_ERRORS, conf_folder
 from hrm_bench.records import Record
-from hrm_bench.report.variants import APART, flat, recipe_name
+from hrm_bench.report.settings import APART, flat, recipe_name
 
 PROGRAM = "python -m hrm_bench"
 NEVER = {"model.name", "memory.mode", "data.source", "data.path", "recipe.name", "seed"}  # told by a group, or apart

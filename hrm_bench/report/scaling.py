@@ -12,8 +12,9 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from hrm_bench.report.curves import MOST_LINES
 from hrm_bench.report.drawing import Plot, empty, legend, log_ticks, looks, plot, style
+from hrm_bench.report.settings import settings_text
 from hrm_bench.report.sheets import Sheet, sheet
-from hrm_bench.report.variants import Variant, settings_text
+from hrm_bench.report.variants import Variant
 from hrm_bench.statistics import PowerLaw, power_law
 
 LENGTH = "data.train_chars"

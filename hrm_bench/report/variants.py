@@ -3,10 +3,9 @@
 Perplexities are of characters, at the epoch that is best on validation.
 """
 
-import json
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -15,12 +14,11 @@ from typing import Any, NamedTuple
 import yaml
 
 from hrm_bench.records import Record
+from hrm_bench.report.settings import settings, settings_apart, settings_text
 from hrm_bench.statistics import Difference, holm, paired_difference
 
-APART = ("experiment.", "logger.", "trainer.snapshot_seconds")  # keys of a config that change no figure
 PLATEAU = 0.95  # of the unigram counts' perplexity: a model above it sits where frequencies alone lead
 PUBLISHED_TEXT = {"source": "wikitext2", "train_chars": 20_000, "validation_chars": 5_000, "validation_start": 0}
-NO_SETTINGS = {"seed", "model.name", "memory.mode"}  # told in columns of their own
 
 
 class Key(NamedTuple):
@@ -69,7 +67,7 @@ class Variant:
 
 def variants(records: Sequence[Record]) -> list[Variant]:
     """The variants of one experiment: models and memories as the records name them first, then settings, sorted."""
-    apart = _settings_apart(records)
+    apart = settings_apart(records)
     named: dict[Key, dict[int, Record]] = {}
     for record in records:
         key = Key(record["model"], record["memory"], settings(record, apart))
@@ -174,19 +172,6 @@ def baseline(key: Key, found: Mapping[Key, Mapping[int, Record]]) -> Mapping[int
     return {seed: record for candidate in candidates for seed, record in candidate.items()}
 
 
-def settings_text(settings: Iterable[tuple[str, Any]]) -> str:
-    """Settings as one would type them."""
-    return " ".join(
-        f"{name.removesuffix('.name')}={json.dumps(value) if isinstance(value, tuple) else value}"
-        for name, value in settings
-    )
-
-
-def recipe_name(record: Record) -> str:
-    """The recipe that a cell was composed of; that of the reports where its record is older than any other."""
-    return str(record["config"].get("recipe", {}).get("name", "published"))
-
-
 def _row(key: Key, seeds: Mapping[int, Record], theirs: Mapping[int, Record]) -> Row:
     any_record = next(iter(seeds.values()))
     validation = [perplexity(record) for record in seeds.values()]
@@ -229,53 +214,6 @@ def _ranks(found: Sequence[tuple[Row, Record]]) -> list[int | None]:
         ]
         ranks.append(1 + len(better) if row.causal else None)
     return ranks
-
-
-def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value of a config under its dotted key."""
-    for key, value in config.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _settings_apart(records: Iterable[Record]) -> list[str]:
-    """The keys, other than model, memory and seed, by which cells of one model and memory differ somewhere.
-
-    Of a recipe's values, those by which cells of one recipe do: its name tells the others.
-    """
-    seen: dict[tuple[str, str, str, str], set[str]] = {}
-    for record in records:
-        for key, value in _values(record).items():
-            if _told(record, key):
-                recipe = recipe_name(record) if key.startswith("recipe.") and key != "recipe.name" else ""
-                seen.setdefault((record["model"], record["memory"], recipe, key), set()).add(json.dumps(value))
-    return sorted({key for (_, memory, _, key), values in seen.items() if len(values) > 1 and _matters(memory, key)})
-
-
-def _values(record: Record) -> dict[str, Any]:
-    """Every value of a record's config under its dotted key."""
-    return dict(flat(record["config"])) | {"recipe.name": recipe_name(record)}
-
-
-def _matters(memory: str, key: str) -> bool:
-    return memory != "none" or not key.startswith("memory.")
-
-
-def _told(record: Record, key: str) -> bool:
-    """Whether a setting can set a variant apart; where WikiText-2 lies does not matter, which file a text is does."""
-    if key == "data.path":
-        return bool(record["config"]["data"]["source"] == "text_file")
-    return key not in NO_SETTINGS and not key.startswith(APART)
-
-
-def settings(record: Record, apart: Sequence[str]) -> tuple[tuple[str, Any], ...]:
-    """Of the keys that tell variants apart, those that a record has and that matter to it, with their values."""
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in _values(record).items()}
-    return tuple(
-        (key, values[key]) for key in apart if key in values and _matters(record["memory"], key) and _told(record, key)
-    )
 
 
 def _sd(values: Sequence[float]) -> float | None:
