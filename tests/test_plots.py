@@ -145,6 +145,14 @@ def test_a_difference_that_would_squeeze_the_others_makes_the_axis_logarithmic()
     assert forest.draw([*small, large], "%", logarithmic=True).axes[0].get_xscale() == "symlog"
 
 
+def test_the_parts_of_a_forest_plot_have_one_scale():
+    near, far = (forest.Line(f"at {place}", place, place - 1, place + 1, None) for place in (1.0, 9.0))
+    figures = [forest.draw([line], "%") for line in (near, far)]
+    ends = [limit for figure in figures for limit in figure.axes[0].get_xlim()]
+    forest.share_scale(figures)
+    assert [figure.axes[0].get_xlim() for figure in figures] == [(min(ends), max(ends))] * 2
+
+
 def test_few_seeds_have_no_interval_and_are_drawn_all_the_same():
     (reset, _) = forest.differences(variants(sweep(seeds=(42, 43))))
     assert (reset.low, reset.high) == (None, None)

@@ -190,14 +190,17 @@ def _differences(shown: Sequence[Variant], name: str) -> list[Plot]:
 
 
 def forest_plots(lines: Sequence[forest.Line], name: str, title: str, axis: str) -> list[Plot]:
-    """As many forest plots as the lines need."""
-    drawn, logarithmic = [], forest.needs_logarithm(lines)
+    """As many forest plots as the lines need, on one scale."""
+    logarithmic = forest.needs_logarithm(lines)
     axis += " (linear up to 2, then logarithmic)" if logarithmic else ""
-    for number, few in enumerate(forest.parts(lines), start=1):
-        with style():
-            figure = forest.draw(few, axis, logarithmic=logarithmic)
-        drawn.append(plot(figure, f"{name}-{number}", f"{title}: {', '.join(line.label for line in few)}"))
-    return drawn
+    parts = forest.parts(lines)
+    with style():
+        figures = [forest.draw(few, axis, logarithmic=logarithmic) for few in parts]
+        forest.share_scale(figures)
+    return [
+        plot(figure, f"{name}-{number}", f"{title}: {', '.join(line.label for line in few)}")
+        for number, (figure, few) in enumerate(zip(figures, parts, strict=True), start=1)
+    ]
 
 
 def _commands(shown: Sequence[Variant]) -> Sheet | None:
