@@ -11,7 +11,7 @@ RECIPE ?= published
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test_slow test_lowest check reproduce exp1 exp2 exp2_as_published supervision causal_mask hierarchy plateau \
-	memory_matrix experiments recipes ablation tuning memory_chance scaling report dashboard bench clean
+	memory_matrix experiments recipes ablation budget tuning memory_chance scaling report dashboard bench clean
 
 help: ## Show this help
 	@grep -hE '^[a-z0-9_]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -91,6 +91,9 @@ tuning: setup ## Search for the tuned recipe's values, as many trials for each m
 
 ablation: setup ## What each part of recipe=tuned is worth
 	$(RUN) experiment=ablation $(ARGS)
+
+budget: setup ## Does the order of models by recipe=tuned change with twice the training?
+	$(RUN) experiment=budget $(ARGS)
 
 memory_chance: setup ## Does a carried memory ever gain what counting on gains? (65 minutes)
 	$(RUN) experiment=memory_chance $(ARGS)
