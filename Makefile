@@ -92,7 +92,7 @@ tuning: setup ## Search for the tuned recipe's values, as many trials for each m
 ablation: setup ## What each part of recipe=tuned is worth
 	$(RUN) experiment=ablation $(ARGS)
 
-budget: setup ## Does the order of models by recipe=tuned change with two and four times the training?
+budget: setup ## Does the order of models by recipe=tuned change with two and four times the training? (70 minutes)
 	$(RUN) experiment=budget $(ARGS)
 
 memory_chance: setup ## Does a carried memory ever gain what counting on gains? (65 minutes)
