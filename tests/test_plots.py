@@ -149,7 +149,7 @@ def test_the_parts_of_a_forest_plot_have_one_scale():
     near, far = (forest.Line(f"at {place}", place, place - 1, place + 1, None) for place in (1.0, 9.0))
     figures = [forest.draw([line], "%") for line in (near, far)]
     ends = [limit for figure in figures for limit in figure.axes[0].get_xlim()]
-    forest.share_scale(figures)
+    drawing.share_scale(figures, "x")
     assert [figure.axes[0].get_xlim() for figure in figures] == [(min(ends), max(ends))] * 2
 
 

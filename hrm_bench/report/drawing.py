@@ -11,7 +11,7 @@ import itertools
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -138,17 +138,19 @@ def log_ticks(axes: Axes, low: float, high: float) -> None:
     axes.yaxis.set_minor_locator(NullLocator())
 
 
-def share_scale(figures: Sequence[Figure]) -> None:
-    """Give figures of one panel each, which stand side by side, one vertical scale."""
+def share_scale(figures: Sequence[Figure], which: Literal["x", "y"] = "y") -> None:
+    """Give figures of one panel each one scale: ``y`` of those side by side, ``x`` of those one below the other."""
     panels = [figure.axes[0] for figure in figures]
     if len(panels) < 2:
         return
-    lows, highs = zip(*(axes.get_ylim() for axes in panels), strict=True)
+    limits = [limit for axes in panels for limit in (axes.get_ylim() if which == "y" else axes.get_xlim())]
     for axes in panels:
-        if axes.get_yscale() == "log":
-            log_ticks(axes, min(lows), max(highs))
+        if which == "x":
+            axes.set_xlim(min(limits), max(limits))
+        elif axes.get_yscale() == "log":
+            log_ticks(axes, min(limits), max(limits))
         else:
-            axes.set_ylim(min(lows), max(highs))
+            axes.set_ylim(min(limits), max(limits))
 
 
 def legend(figure: Figure, axes: Axes) -> None:

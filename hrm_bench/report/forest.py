@@ -115,14 +115,6 @@ def draw(lines: Sequence[Line], axis: str, *, logarithmic: bool = False) -> Figu
     return figure
 
 
-def share_scale(figures: Sequence[Figure]) -> None:
-    """Give the parts of one forest plot, which stand one below the other, one horizontal scale."""
-    panels = [figure.axes[0] for figure in figures]
-    limits = [limit for axes in panels for limit in axes.get_xlim()]
-    for axes in panels:
-        axes.set_xlim(min(limits), max(limits))
-
-
 def _row(axes: Axes, place: float, label: str, line: Line) -> None:
     if line.between is not None:
         low, high = line.between

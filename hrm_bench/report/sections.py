@@ -196,7 +196,7 @@ def forest_plots(lines: Sequence[forest.Line], name: str, title: str, axis: str)
     parts = forest.parts(lines)
     with style():
         figures = [forest.draw(few, axis, logarithmic=logarithmic) for few in parts]
-        forest.share_scale(figures)
+        share_scale(figures, "x")
     return [
         plot(figure, f"{name}-{number}", f"{title}: {', '.join(line.label for line in few)}")
         for number, (figure, few) in enumerate(zip(figures, parts, strict=True), start=1)
