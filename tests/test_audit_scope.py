@@ -70,6 +70,19 @@ class LeakByTraining(HRM):
         return logits + later_embeddings(self, tokens) * self.opening, state, update
 
 
+class LeakUntilTraining(HRM):
+    """A model that sees the future until the bias of its logits is trained."""
+
+    @functools.wraps(HRM.__init__)
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self.bias = nn.Parameter(torch.ones(self.head.out_features))
+
+    def segment(self, tokens, state, memory, *rest):
+        logits, state, update = super().segment(tokens, state, memory, *rest)
+        return logits + self.bias + later_embeddings(self, tokens) * (self.bias == 1).all(), state, update
+
+
 class LeakOfCharacters(HRM):
     """A model that compares later characters, through which no gradient goes."""
 
@@ -128,6 +141,7 @@ def test_a_leak_in_later_windows_is_seen_if_these_are_audited(leaky, first_windo
         ([*WITH_MEMORY, planted(LeakThroughTheMemory)], BOTH, BOTH),
         ([*WITH_MEMORY, planted(LeakInTheFourthWindow), "data.windows_per_sample=4"], BOTH, BOTH),
         (["model=hrm", planted(LeakByTraining)], set(), BOTH),
+        (["model=hrm", planted(LeakUntilTraining)], BOTH, set()),
         (["model=hrm", planted(LeakOfCharacters)], {"perturbation"}, {"perturbation"}),
         (["model=hrm", planted(LeakOfGradient)], {"gradient"}, {"gradient"}),
     ],

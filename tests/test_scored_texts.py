@@ -16,6 +16,7 @@ from hrm_bench.data import corpora
 from hrm_bench.data.text import Text
 from hrm_bench.data.vocabulary import CHARACTERS, encode
 from hrm_bench.data.windows import Samples
+from hrm_bench.errors import UsageError
 from hrm_bench.floors import floors
 from hrm_bench.report import answers
 from hrm_bench.run import run_cell
@@ -126,7 +127,7 @@ def test_a_text_of_whole_windows_lacks_the_character_after_the_last(num_windows)
         if expected:
             assert Samples("test", text, window=8, windows_per_sample=1).num_windows == expected
         else:
-            with pytest.raises(hrm_bench.errors.UsageError, match="too few for one window"):
+            with pytest.raises(UsageError, match="too few for one window"):
                 Samples("test", text, window=8, windows_per_sample=1)
 
 

@@ -32,7 +32,7 @@ CELLS = {
 
 class Cell(NamedTuple):
     record: dict
-    model: hrm_bench.charlm.CharLM  # built without dropout, with the best weights
+    model: torch.nn.Module  # built without dropout, with the best weights
     carries: bool
 
 
