@@ -7,9 +7,9 @@ run, ``cells, history = hrm_bench.load("multirun")``.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hrm_bench.config import compose
+    from hrm_bench.config.compose import compose
     from hrm_bench.report.load import load
-    from hrm_bench.training import build
+    from hrm_bench.training.build import build
 
 __all__ = ["build", "compose", "load"]
 __version__ = "0.1.0"
@@ -18,11 +18,11 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     """Import on first use, so that ``import hrm_bench`` alone does not load PyTorch."""
     if name == "compose":
-        from hrm_bench.config import compose
+        from hrm_bench.config.compose import compose
 
         return compose
     if name == "build":
-        from hrm_bench.training import build
+        from hrm_bench.training.build import build
 
         return build
     if name == "load":

@@ -10,17 +10,19 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from hrm_bench.config import COMPOSITION_ERRORS, conf_folder, not_searched
+from hrm_bench.config.compose import COMPOSITION_ERRORS, conf_folder, not_searched
 from hrm_bench.errors import UsageError, end_quietly, explain, of_disk, stop
 
 if TYPE_CHECKING:
-    from hrm_bench.records import Record
+    from hrm_bench.records.schema import Record
 
 
 @hydra.main(config_path=str(conf_folder()), config_name="config", version_base="1.3")
 def launch(cfg: DictConfig) -> "Record | None":
     """Run one cell: as a command of its own, or as a job of a sweep, which shows and tells for all its cells."""
-    from hrm_bench import run, status, sweep
+    from hrm_bench import status
+    from hrm_bench.cells import run
+    from hrm_bench.sweeps import sweep
 
     hydra_config = HydraConfig.get()
     root = Path(hydra_config.runtime.output_dir)

@@ -14,9 +14,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from hrm_bench import records
 from hrm_bench.errors import UsageError, command
-from hrm_bench.records import RECORD_FILE, Record
+from hrm_bench.records import store
+from hrm_bench.records.schema import Record
+from hrm_bench.records.store import RECORD_FILE
 from hrm_bench.report.beside import FILES
 
 USAGE = "python -m hrm_bench.archive pack FOLDER FILE, or unpack FILE FOLDER"
@@ -28,11 +29,11 @@ def pack(sweep: Path, file: Path) -> int:
     if not found:
         raise UsageError(f"{sweep}: no finished cells here; give the folder of a sweep")
     lines = [{"path": f"{name}/{RECORD_FILE}", "content": _elsewhere(record)} for name, record in found]
-    beside = {name: records.read_json(sweep / name) for name in FILES}
+    beside = {name: store.read_json(sweep / name) for name in FILES}
     lines += [{"path": name, "content": content} for name, content in beside.items() if content is not None]
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with records.replacing(file) as out:
+        with store.replacing(file) as out:
             for line in lines:
                 out.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
     except OSError as error:
@@ -59,7 +60,7 @@ def unpack(file: Path, sweep: Path) -> tuple[int, int]:
         new = {path: content for path, content in contents.items() if not _stays(sweep / path)}
         for path, content in new.items():
             (sweep / path).parent.mkdir(parents=True, exist_ok=True)
-            records.write_json(sweep / path, content)
+            store.write_json(sweep / path, content)
     except OSError as error:
         raise UsageError(f"{error.filename}: cannot be written ({error.strerror}); give a folder: {USAGE}") from error
     return len(new), len(contents) - len(new)
@@ -69,13 +70,13 @@ def _stays(path: Path) -> bool:
     """Whether a file is there that what is unpacked must not replace."""
     if path.name != RECORD_FILE:
         return path.exists()
-    return records.is_finished(records.read_or_set_aside(path.parent)[0])
+    return store.is_finished(store.read_or_set_aside(path.parent)[0])
 
 
 def _finished(sweep: Path) -> Iterator[tuple[str, Record]]:
     for path in sorted(sweep.glob(f"*/{RECORD_FILE}")):
-        record = records.read(path.parent)
-        if record is not None and records.is_finished(record):
+        record = store.read(path.parent)
+        if record is not None and store.is_finished(record):
             yield path.parent.name, record
 
 

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from hrm_bench.charlm import CharLM
 from hrm_bench.data.vocabulary import CHARACTERS
 from hrm_bench.layers.compressive_memory import Memory
-from hrm_bench.records import Leak
+from hrm_bench.records.schema import Leak
 
 TOLERANCE = 1e-9  # on logits, in double precision: far above its rounding, far below any leak through real weights
 

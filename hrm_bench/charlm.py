@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics import MeanMetric
 
+from hrm_bench.data.distillation import Teacher
 from hrm_bench.layers.compressive_memory import Memory, WriteRule
 from hrm_bench.layers.dropout import Dropout
-from hrm_bench.teacher import Teacher
 
 if TYPE_CHECKING:
     from hrm_bench.objectives import Objective

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from hrm_bench import network
-from hrm_bench.config import conf_folder
+from hrm_bench.config.compose import conf_folder
 from hrm_bench.errors import UsageError, allowed, command
 
 if TYPE_CHECKING:

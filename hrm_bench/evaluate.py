@@ -23,19 +23,21 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from hrm_bench import halting, probes, records
 from hrm_bench.charlm import CharLM
-from hrm_bench.config import identity
+from hrm_bench.config.identity import identity
 from hrm_bench.data import corpora
+from hrm_bench.data.distillation import distributions
 from hrm_bench.data.windows import Samples
 from hrm_bench.errors import UsageError, command
+from hrm_bench.evidence import halting, probes
 from hrm_bench.generate import completed, load_cell
+from hrm_bench.records import store
+from hrm_bench.records.schema import Record
 from hrm_bench.report import answers
 from hrm_bench.report.answers import Answers, Halting
 from hrm_bench.report.tables import print_grid
 from hrm_bench.report.variants import Variant, variants
-from hrm_bench.teacher import distributions
-from hrm_bench.training import MOST_COUNTED, load_windows
+from hrm_bench.training.build import MOST_COUNTED, load_windows
 
 SEGMENTS = (1, 2, 3, 4, 6, 8, 12, 16)
 MOST_SCORED = 50_000  # characters of a split, of which every segment's whole distributions are kept at once
@@ -162,7 +164,7 @@ def _halting(models: Sequence[CharLM], heads: Sequence[nn.Linear], samples: Samp
     ]
 
 
-def _name(folder: Path, record: records.Record) -> str:
+def _name(folder: Path, record: Record) -> str:
     """The folder of a record's cell: the one that ends in its identity."""
     return next(path.name for path in folder.glob(f"*-{record['identity']}"))
 
@@ -172,7 +174,7 @@ def main(words: Sequence[str]) -> int:
     if len(words) != 1 or words[0] in {"-h", "--help"}:
         raise UsageError("give one folder, of a sweep: python -m hrm_bench.evaluate multirun/recipes")
     folder = Path(words[0])
-    finished = [each for each in records.read_all(folder) if records.is_finished(each)] if folder.is_dir() else []
+    finished = [each for each in store.read_all(folder) if store.is_finished(each)] if folder.is_dir() else []
     asked = [variant for variant in variants(finished) if variant.row.causal] if finished else []
     if not asked:
         raise UsageError(f"{folder}: no finished causal cells here; give the folder of a sweep")

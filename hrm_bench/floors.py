@@ -23,10 +23,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from hrm_bench.config import compose
+from hrm_bench.config.compose import compose
 from hrm_bench.data.vocabulary import CHARACTERS
 from hrm_bench.errors import command
-from hrm_bench.records import Floors
+from hrm_bench.records.schema import Floors
 
 ORDERS = range(2, 8)  # of Kneser-Ney: characters of an n-gram, the predicted one included
 WAYS = {
@@ -217,7 +217,7 @@ def _cell(perplexity: float) -> str:
 
 def main(words: Sequence[str]) -> int:
     """Show the floors of the validation and the test text of a config."""
-    from hrm_bench.training import load_windows  # which imports this module
+    from hrm_bench.training.build import load_windows
 
     cfg = compose(*words)
     data = load_windows(cfg)

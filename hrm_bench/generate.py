@@ -24,15 +24,16 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from yaml import YAMLError
 
-from hrm_bench import records, snapshots
 from hrm_bench.charlm import CharLM, Memories
-from hrm_bench.config import COMPOSITION_ERRORS, check
+from hrm_bench.config.compose import COMPOSITION_ERRORS, check
+from hrm_bench.config.schema import Schema
 from hrm_bench.data.vocabulary import CHARACTERS, decode, encode
 from hrm_bench.errors import UsageError, allowed, command
 from hrm_bench.layers.compressive_memory import Memory
-from hrm_bench.schemas import Schema
-from hrm_bench.snapshots import BEST_FILE
-from hrm_bench.training import build
+from hrm_bench.records import store
+from hrm_bench.training import snapshots
+from hrm_bench.training.build import build
+from hrm_bench.training.snapshots import BEST_FILE
 
 USAGE = """\
 python -m hrm_bench.generate run=FOLDER [key=value ...]: go on with a text
@@ -133,17 +134,17 @@ def load_cell(folder: Path) -> CharLM:
     """
     if not folder.is_dir():
         raise UsageError(f"run={folder}: no such folder; give that of a finished cell")
-    record = records.read(folder)
+    record = store.read(folder)
     if record is None:
-        inside = sorted(path.parent for path in folder.glob(f"*/{records.RECORD_FILE}"))
+        inside = sorted(path.parent for path in folder.glob(f"*/{store.RECORD_FILE}"))
         hint = f"did you mean a cell in it, run={inside[0]}?" if inside else "give the folder of a finished cell"
-        raise UsageError(f"run={folder}: no {records.RECORD_FILE} here; {hint}")
-    if not records.is_finished(record):
+        raise UsageError(f"run={folder}: no {store.RECORD_FILE} here; {hint}")
+    if not store.is_finished(record):
         found = f"status {record['status']}, record version {record['schema_version']}"
         raise UsageError(f"run={folder}: not a finished cell of this version ({found}); run it again, or give another")
     if not record["causal"]:
         raise UsageError(f"run={folder}: not causal: a cell that reads ahead cannot go on with a text; give another")
-    path = folder / records.CONFIG_FILE
+    path = folder / store.CONFIG_FILE
     try:
         cfg = completed(OmegaConf.load(path))
         cfg.trainer.accelerator, cfg.trainer.devices = "cpu", 1

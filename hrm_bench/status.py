@@ -11,9 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hrm_bench import progress, records, snapshots, sweep
 from hrm_bench.errors import UsageError, command
-from hrm_bench.records import Record
+from hrm_bench.records import store
+from hrm_bench.records.schema import SCHEMA_VERSION, Record
+from hrm_bench.sweeps import sweep
+from hrm_bench.training import snapshots
+from hrm_bench.training.progress import PROGRESS_FILE
 
 ALL = Path("multirun")
 SILENCE = 120.0  # seconds without a word from a cell that is said to run
@@ -34,19 +37,19 @@ class Standing(NamedTuple):
 def standing(folder: Path) -> Standing:
     """Read how the cell in this folder stands; one without a folder has not begun."""
     try:
-        record = records.read(folder)
+        record = store.read(folder)
     except UsageError:
         return Standing("stopped", note="its record is damaged; its sweep, run again, runs it again")
     if record is not None:
         return _ended(record)
     try:
-        path = folder / progress.PROGRESS_FILE
+        path = folder / PROGRESS_FILE
         state, silent = json.loads(path.read_bytes()), time.time() - path.stat().st_mtime
     except (FileNotFoundError, ValueError):
         state, silent = None, 0.0
     snapshot = "goes on from its snapshot" if (folder / snapshots.SNAPSHOT_FILE).exists() else "begins again"
     if state is None:
-        return Standing("stopped", note=snapshot) if (folder / records.CONFIG_FILE).exists() else Standing("waiting")
+        return Standing("stopped", note=snapshot) if (folder / store.CONFIG_FILE).exists() else Standing("waiting")
     perplexity = "" if state["perplexity"] is None else f"{state['perplexity']:.2f}"
     how_far = Standing("running", f"{state['epoch']} of at most {state['max_epochs']}", perplexity)
     if silent < SILENCE:
@@ -55,7 +58,7 @@ def standing(folder: Path) -> Standing:
 
 
 def _ended(record: Record) -> Standing:
-    if record["schema_version"] != records.SCHEMA_VERSION:
+    if record["schema_version"] != SCHEMA_VERSION:
         return Standing("stopped", note="of another version of hrm_bench: runs again")
     if record["status"] != "finished":
         return Standing(record["status"], note=record.get("reason", ""))
@@ -112,8 +115,8 @@ def expected_seconds(cells: Iterable[sweep.Cell], root: Path) -> dict[str, float
 
     taken: dict[str, list[float]] = {}
     for folder in [root, *sorted(path for path in root.parent.glob("*/") if path != root)]:
-        for record in records.read_whole(folder):
-            if records.is_finished(record):
+        for record in store.read_whole(folder):
+            if store.is_finished(record):
                 taken.setdefault(_like(record["config"]), []).append(record["seconds"])
     found = {}
     for cell in cells:

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 import hrm_bench
-from hrm_bench.config import conf_folder
+from hrm_bench.config.compose import conf_folder
 
 os.environ["WANDB_MODE"] = "offline"
 torch.set_num_threads(1)  # as a cell has it

@@ -18,7 +18,8 @@ from commands import start
 from conftest import SMALL
 from test_run import figures, weights
 
-from hrm_bench import progress, records
+from hrm_bench.records import store
+from hrm_bench.sweeps import display
 
 SWEEP = [
     *SMALL,
@@ -45,7 +46,7 @@ def kill(folder: Path, launcher: str, seconds: float) -> str:
     began = time.time()
     process = launch(folder, launcher)
     while process.is_alive() and not any(
-        path.stat().st_mtime > began for path in folder.glob(f"*/{progress.PROGRESS_FILE}")
+        path.stat().st_mtime > began for path in folder.glob(f"*/{display.PROGRESS_FILE}")
     ):
         time.sleep(0.01)
     time.sleep(seconds)
@@ -53,17 +54,17 @@ def kill(folder: Path, launcher: str, seconds: float) -> str:
     if killed:
         os.killpg(process.pid, signal.SIGKILL)
     ended = end(process)
-    finished = sum(map(records.is_finished, records.read_all(folder)))
+    finished = sum(map(store.is_finished, store.read_all(folder)))
     snapshots = len(list(folder.glob("*/last.ckpt")))
     return f"{finished} of 12 finished, {snapshots} snapshots" if killed else f"ended with status {ended}"
 
 
 def differences(ours: Path, theirs: Path) -> list[str]:
     found = []
-    names = sorted(path.parent.name for path in theirs.glob(f"*/{records.RECORD_FILE}"))
+    names = sorted(path.parent.name for path in theirs.glob(f"*/{store.RECORD_FILE}"))
     assert len(names) == 12, names
     for name in names:
-        one, other = (records.read(folder / name) for folder in (ours, theirs))
+        one, other = (store.read(folder / name) for folder in (ours, theirs))
         if one is None or figures(one) != figures(other):
             found.append(f"{name}: another record")
         elif not all(
@@ -83,7 +84,7 @@ def main(words: list[str]) -> int:
         if end(launch(alone, "serial")):
             print((alone.parent / "told.txt").read_text())
             return 1
-        work = sum(record["seconds"] for record in records.read_all(alone))
+        work = sum(record["seconds"] for record in store.read_all(alone))
         print(f"undisturbed: {work:.0f} s in its cells", flush=True)
         found = []
         for launcher in asked["launcher"].split(","):

@@ -6,8 +6,9 @@ import pytest
 from commands import hrm_bench
 from test_load import failed, sweep, write
 
-from hrm_bench import archive, records
+from hrm_bench import archive
 from hrm_bench.errors import UsageError
+from hrm_bench.records import store
 from hrm_bench.report import outputs
 
 ANSWER = {"variants": []}
@@ -31,8 +32,8 @@ def packed(tmp_path):
 def test_what_is_unpacked_is_what_was_packed_less_the_places_on_that_machine(packed, tmp_path):
     folder, file = packed
     assert archive.unpack(file, tmp_path / "theirs") == (9, 0)
-    theirs = {record["identity"]: record for record in records.read_all(tmp_path / "theirs")}
-    ours = {record["identity"]: record for record in records.read_all(folder) if record["status"] == "finished"}
+    theirs = {record["identity"]: record for record in store.read_all(tmp_path / "theirs")}
+    ours = {record["identity"]: record for record in store.read_all(folder) if record["status"] == "finished"}
     assert theirs.keys() == ours.keys()
     for identity, record in ours.items():
         record["config"]["data"]["path"] = None
@@ -47,7 +48,7 @@ def test_the_report_of_what_is_unpacked_is_that_of_the_sweep(packed, tmp_path):
     archive.unpack(file, tmp_path / "theirs" / "mine")
     for place in (folder, tmp_path / "theirs" / "mine"):
         (place / "evaluation.json").unlink()
-        outputs.write_all([r for r in records.read_all(place) if r["status"] == "finished"], place)
+        outputs.write_all([r for r in store.read_all(place) if r["status"] == "finished"], place)
     for name in ("results.md", "results.csv", "results.svg"):
         assert (folder / name).read_bytes() == (tmp_path / "theirs" / "mine" / name).read_bytes()
 

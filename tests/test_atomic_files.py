@@ -9,9 +9,10 @@ import pytest
 import torch
 from conftest import SMALL, compose
 
-from hrm_bench import records, snapshots
+from hrm_bench.cells.run import run_cell
 from hrm_bench.models.hrm import HRM
-from hrm_bench.run import run_cell
+from hrm_bench.records import store
+from hrm_bench.training import snapshots
 
 CELL = [
     *(*SMALL, "logger=none", "data.train_chars=420", "data.validation_chars=100", "data.test_chars=100"),
@@ -35,7 +36,7 @@ def contents(folder):
 
 
 def write_half(path, error):
-    with records.replacing(path) as file:
+    with store.replacing(path) as file:
         file.write(b"half of the new")
         file.flush()
         raise error
@@ -57,7 +58,7 @@ def test_a_reader_finds_the_old_file_until_the_new_one_is_whole(old, lasting, tm
     path = tmp_path / "record.json"
     if old:
         path.write_bytes(old)
-    with records.replacing(path, lasting=lasting) as file:
+    with store.replacing(path, lasting=lasting) as file:
         file.write(b"half of the new")
         file.flush()
         assert (path.read_bytes() if path.exists() else None) == old
@@ -67,15 +68,15 @@ def test_a_reader_finds_the_old_file_until_the_new_one_is_whole(old, lasting, tm
 
 def test_a_file_that_is_open_keeps_its_content_when_it_is_replaced(tmp_path):
     path = tmp_path / "record.json"
-    records.write_json(path, [1])
+    store.write_json(path, [1])
     with path.open("rb") as reader:
-        records.write_json(path, [2])
+        store.write_json(path, [2])
         assert json.loads(reader.read()) == [1]
     assert json.loads(path.read_bytes()) == [2]
 
 
 WRITERS = {
-    "json": lambda path, number: records.write_json(path, [number] * 2000),
+    "json": lambda path, number: store.write_json(path, [number] * 2000),
     "checkpoint": lambda path, number: snapshots.AtomicCheckpointIO().save_checkpoint(
         {"weights": torch.full((2000,), float(number))}, path
     ),

@@ -10,9 +10,9 @@ from torch import nn
 
 import hrm_bench
 from hrm_bench.audit import is_causal, leak, windows_to_audit
+from hrm_bench.cells.run import run_cell
 from hrm_bench.models.hrm import HRM
 from hrm_bench.models.infini_hrm import InfiniHRM
-from hrm_bench.run import run_cell
 
 TOLERANCE = 1e-9
 CELL = [

@@ -10,7 +10,6 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import hrm_bench
-from hrm_bench import probes
 from hrm_bench.bench import __main__ as bench
 from hrm_bench.bench import matmul, peers, plain_training, reading, subjects
 from hrm_bench.bench.processes import python, until
@@ -18,6 +17,7 @@ from hrm_bench.bench.settings import LANES, Settings, training_batches
 from hrm_bench.bench.table import Row, Table, caption, compare, lines, machine
 from hrm_bench.bench.timing import WARM_UP, Place, Quartiles, interleave, quartiles, ratios
 from hrm_bench.errors import UsageError
+from hrm_bench.evidence import probes
 
 ONE_THREAD = Place("cpu", 1)
 QUICK = Settings(quick=True, models=("hrm", "transformer"), compiled=(), seeds=2)

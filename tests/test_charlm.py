@@ -8,8 +8,8 @@ from conftest import MODELS, SMALL, fitting, having, keys, random_batch, small, 
 
 import hrm_bench
 from hrm_bench import audit
-from hrm_bench.config import uses_memory
-from hrm_bench.training import load_windows
+from hrm_bench.config.identity import uses_memory
+from hrm_bench.training.build import load_windows
 
 WITH_MEMORY = [name for name in MODELS if uses_memory(hrm_bench.compose("data=sample", f"model={name}"))]
 

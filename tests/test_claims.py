@@ -17,9 +17,9 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 import hrm_bench
-from hrm_bench import records
-from hrm_bench.config import conf_folder
-from hrm_bench.metrics import score
+from hrm_bench.config.compose import conf_folder
+from hrm_bench.evidence.measures import score
+from hrm_bench.records import store
 from hrm_bench.report import claims, rerun, tables, verdicts
 from hrm_bench.statistics import AT_LEAST, holm
 
@@ -33,7 +33,7 @@ def record(model, perplexity, /, *, seed=42, memory="none", causal=True, experim
     """A finished record on the published text; settings are of the groups model, data and recipe."""
     figures = score(math.log(perplexity), characters=4992, words=1000)
     return {
-        "schema_version": records.SCHEMA_VERSION,
+        "schema_version": store.SCHEMA_VERSION,
         "status": "finished",
         "model": model,
         "memory": memory,
@@ -313,15 +313,15 @@ def test_verdicts_can_be_had_again_from_the_records_alone(tmp_path):
     for each in made:
         folder = first / each["config"]["experiment"]["name"] / f"{each['model']}-{each['seed']}"
         folder.mkdir(parents=True)
-        records.write_json(folder / records.RECORD_FILE, each)
+        store.write_json(folder / store.RECORD_FILE, each)
         (folder / "log.txt").write_text("lost")
     before = claims.findings(made)
     kept = tmp_path / "kept"
-    for path in first.rglob(records.RECORD_FILE):
+    for path in first.rglob(store.RECORD_FILE):
         (kept / path.parent.relative_to(first)).mkdir(parents=True)
         shutil.copy(path, kept / path.relative_to(first))
     shutil.rmtree(first)
-    again = [each for sweep in sorted(kept.iterdir()) for each in records.read_all(sweep)]
+    again = [each for sweep in sorted(kept.iterdir()) for each in store.read_all(sweep)]
     assert claims.findings(again) == before
     assert [finding.verdict for finding in before] == ["reproduced", "reproduced"]
 

@@ -14,14 +14,15 @@ from conftest import MODELS, ROOT
 from hydra.errors import MissingConfigException
 from test_run import QUICK, figures
 
-from hrm_bench import records, snapshots
 from hrm_bench.errors import explain
+from hrm_bench.records import store
+from hrm_bench.training import snapshots
 
 QUICK_CELL = [*QUICK, "recipe.max_epochs=1"]
 
 
 def cells(folder):
-    return {record["identity"]: figures(record) for record in records.read_all(folder)}
+    return {record["identity"]: figures(record) for record in store.read_all(folder)}
 
 
 def test_one_cell_shows_its_progress_its_table_and_its_folder(tmp_path):
@@ -31,7 +32,7 @@ def test_one_cell_shows_its_progress_its_table_and_its_folder(tmp_path):
     assert len(done.stderr.splitlines()) == 1  # no warning is left
     folder = tmp_path / re.search(r"Cell: (\S+)", done.stdout)[1]
     assert folder.parent == tmp_path / "multirun" / "custom"
-    record = records.read(folder)
+    record = store.read(folder)
     assert f"{record['validation']['perplexity']:.2f}" in done.stdout
     assert {path.name for path in folder.iterdir()} >= {
         "record.json",
@@ -53,7 +54,7 @@ def swept(tmp_path_factory):
 def test_a_sweep_runs_every_combination_once_and_ends_with_a_table(swept):
     folder, _, done = swept
     assert done.returncode == 0, done.stderr
-    found = list(records.read_all(folder / "multirun" / "custom"))
+    found = list(store.read_all(folder / "multirun" / "custom"))
     assert [(r["model"], r["memory"]) for r in found] == [
         ("hrm", "none"),
         ("infini_hrm", "carry"),
@@ -97,7 +98,7 @@ def test_every_list_of_an_experiment_can_be_overridden(tmp_path):
         "-m", "experiment=hrm_vs_infini_as_published", *QUICK, *words, "model=hrm,infini_hrm", cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
-    found = list(records.read_all(tmp_path / "elsewhere"))
+    found = list(store.read_all(tmp_path / "elsewhere"))
     assert len(found) == 2 * (1 + 2)
     assert {record["seed"] for record in found} == {7, 8}
     assert {record["config"]["model"]["update"] for record in found} == {"sequential"}
@@ -113,7 +114,7 @@ def test_a_failed_cell_is_named_and_the_others_go_on(tmp_path):
     assert "Traceback" not in done.stderr
     assert re.search(r"hrm seed 42 +│ failed +│ ArithmeticError: .* has diverged │ \S+log\.txt │", done.stdout)
     assert "1 of 2 cells failed; the same command runs what is not finished" in done.stdout
-    assert sorted(r["status"] for r in records.read_all(tmp_path / "multirun" / "custom")) == ["failed", "finished"]
+    assert sorted(r["status"] for r in store.read_all(tmp_path / "multirun" / "custom")) == ["failed", "finished"]
     assert "validation perplexity" in done.stdout
 
 
@@ -143,7 +144,7 @@ def test_an_interrupted_cell_leaves_what_it_goes_on_from_and_says_how(number, st
     assert process.exitcode == status, told
     assert f"to go on:\n  python -m hrm_bench {' '.join(LONG)}\n" in told
     assert "Traceback" not in told
-    (record,) = records.read_all(tmp_path / "multirun" / "custom")
+    (record,) = store.read_all(tmp_path / "multirun" / "custom")
     assert (record["status"], record["reason"]) == ("interrupted", f"stopped by {number.name}")
     (folder,) = tmp_path.glob("multirun/custom/*/")
     assert snapshots.find(folder, {"identity": record["identity"], "code": record["code"]}, []) is not None
@@ -154,7 +155,7 @@ def test_all_cells_of_an_interrupted_sweep_stop_wherever_they_run(tmp_path):
     told = ended(process, signal.SIGTERM, cwd=tmp_path)  # sent to the sweep alone, not to the processes of its cells
     assert process.exitcode == 143, told
     assert "interrupted: 0 of 3 cells are finished, " in told
-    found = list(records.read_all(tmp_path / "multirun" / "custom"))
+    found = list(store.read_all(tmp_path / "multirun" / "custom"))
     assert found
     assert {record["status"] for record in found} == {"interrupted"}
     assert not list(tmp_path.glob("multirun/custom/.stop-*"))
@@ -281,7 +282,7 @@ def test_a_launcher_that_is_not_installed_says_where_it_comes_from():
 def test_real_wikitext_is_found_by_its_variable(wikitext, tmp_path):
     done = hrm_bench("recipe.max_epochs=1", "logger=none", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    (record,) = records.read_all(tmp_path / "multirun" / "custom")
+    (record,) = store.read_all(tmp_path / "multirun" / "custom")
     assert record["unknown_characters"]["train"] == 14
     assert record["validation"]["characters"] == 4_992
     assert 12 < record["validation"]["perplexity"] < record["floors"]["validation"]["unigram"]["full"] < 24

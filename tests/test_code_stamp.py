@@ -15,7 +15,7 @@ STAMPS = """
 import json, os, sys
 from pathlib import Path
 from omegaconf import OmegaConf
-from hrm_bench.provenance import code_version
+from hrm_bench.cells.provenance import code_version
 
 config, changes = json.load(sys.stdin)
 cfg = OmegaConf.create(config)

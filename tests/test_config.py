@@ -7,10 +7,11 @@ import torch
 from conftest import MODELS, ROOT
 
 import hrm_bench
-from hrm_bench.config import cell_name, conf_folder, identity
+from hrm_bench.config.compose import conf_folder
+from hrm_bench.config.identity import cell_name, identity
 from hrm_bench.data import corpora
 from hrm_bench.errors import UsageError
-from hrm_bench.training import load_windows
+from hrm_bench.training.build import load_windows
 
 FILES = sorted(path.relative_to(conf_folder()) for path in conf_folder().glob("*/*.yaml"))
 

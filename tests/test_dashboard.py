@@ -16,8 +16,8 @@ from omegaconf import OmegaConf
 import hrm_bench
 from hrm_bench import dashboard
 from hrm_bench.errors import UsageError
-from hrm_bench.metrics import Score
-from hrm_bench.records import Epoch, Record
+from hrm_bench.evidence.measures import Score
+from hrm_bench.records.schema import Epoch, Record
 
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
 KEY = "0123456789" * 4

@@ -11,7 +11,7 @@ from hrm_bench.data.text import Text
 from hrm_bench.data.vocabulary import CHARACTERS, decode, encode
 from hrm_bench.data.windows import EvaluationBatches, Samples, TrainingBatches
 from hrm_bench.errors import UsageError
-from hrm_bench.training import load_windows
+from hrm_bench.training.build import load_windows
 
 
 def data_config(*overrides):

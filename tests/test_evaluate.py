@@ -8,15 +8,17 @@ import torch
 from conftest import compose
 from test_run import quick
 
-from hrm_bench import evaluate, halting, records
+from hrm_bench import evaluate
+from hrm_bench.cells.run import cell_folder, run_cell
 from hrm_bench.data import corpora
 from hrm_bench.errors import UsageError
+from hrm_bench.evidence import halting
 from hrm_bench.floors import Counts
 from hrm_bench.generate import load_cell
+from hrm_bench.records import store
 from hrm_bench.report import __main__ as report
 from hrm_bench.report import answers
-from hrm_bench.run import cell_folder, run_cell
-from hrm_bench.training import load_windows
+from hrm_bench.training.build import load_windows
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,7 @@ def asked(sweep):
 
 def test_what_is_scored_is_what_the_records_have(sweep, asked):
     assert {variant for variant, _ in asked} == {"hrm model.causal=True", "infini_hrm carry model.causal=True"}
-    for record in records.read_all(sweep):
+    for record in store.read_all(sweep):
         if record["causal"]:
             label = "hrm model.causal=True" if record["model"] == "hrm" else "infini_hrm carry model.causal=True"
             for split in ("validation", "test"):

@@ -12,7 +12,7 @@ from commands import hrm_bench as command
 import hrm_bench
 from hrm_bench.data.vocabulary import CHARACTERS, encode
 from hrm_bench.floors import FALLBACK, ORDERS, WAYS, Counts, best, discounts, floors, unigram_nll
-from hrm_bench.training import load_windows
+from hrm_bench.training.build import load_windows
 
 EXACT = {"rel": 1e-9, "abs": 0}
 

@@ -13,10 +13,10 @@ from conftest import MODELS, random_batch, small, train, trainer
 from test_run import quick
 from torch.utils.data import DataLoader
 
+from hrm_bench.cells.run import cell_folder, run_cell
 from hrm_bench.data.vocabulary import decode, encode
 from hrm_bench.errors import UsageError, command
 from hrm_bench.generate import generate, load_cell, main
-from hrm_bench.run import cell_folder, run_cell
 
 # In windows of 8: less than one, one less a character, one, one and a character, whole ones, and whole ones and a part
 PROMPTS = ["a", "The qui", "Twelve, ", "Nine nine", "~" * 24, "it began {in 1871}, and then again"]

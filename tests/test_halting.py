@@ -8,9 +8,9 @@ from conftest import small
 from test_run import quick
 from torch.nn import functional
 
-from hrm_bench import halting
-from hrm_bench.halting import SEGMENTS, Refined
-from hrm_bench.training import load_windows
+from hrm_bench.evidence import halting
+from hrm_bench.evidence.halting import SEGMENTS, Refined
+from hrm_bench.training.build import load_windows
 
 
 @pytest.fixture(scope="module")

@@ -21,8 +21,8 @@ from test_cli import QUICK_CELL, cells
 from test_run import weights
 
 from hrm_bench import compose
-from hrm_bench.config import conf_folder
-from hrm_bench.run import run_cell
+from hrm_bench.cells.run import run_cell
+from hrm_bench.config.compose import conf_folder
 
 WORDS = [*QUICK_CELL, "data.validation_chars=80", "data.test_chars=80", "logger=none"]
 LISTS = {"model": ["hrm", "lct_1layer", "infini_hrm"], "memory": ["reset", "carry"]}
@@ -103,7 +103,7 @@ from hydra_plugins.hrm_bench_launcher import CellLauncher
 from hydra_plugins.hydra_ray_launcher.ray_launcher import RayLauncher
 from omegaconf import OmegaConf
 
-from hrm_bench import stopping
+from hrm_bench.training import stopping
 
 RayLauncher.launch = lambda *_: os.kill(os.getpid(), signal.SIGTERM)
 init = {"address": sys.argv[1], "logging_level": "error"}

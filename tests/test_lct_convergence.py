@@ -5,8 +5,8 @@ import torch
 from torch.nn import functional
 
 import hrm_bench
-from hrm_bench.run import cell_folder, run_cell
-from hrm_bench.training import load_windows
+from hrm_bench.cells.run import cell_folder, run_cell
+from hrm_bench.training.build import load_windows
 
 
 def states_and_targets(model, samples):

@@ -11,10 +11,11 @@ import pytest
 from omegaconf import OmegaConf
 
 import hrm_bench
-from hrm_bench.config import conf_folder, identity
+from hrm_bench.config.compose import conf_folder
+from hrm_bench.config.identity import identity
 from hrm_bench.errors import UsageError
-from hrm_bench.metrics import score
-from hrm_bench.records import SCHEMA_VERSION
+from hrm_bench.evidence.measures import score
+from hrm_bench.records.schema import SCHEMA_VERSION
 from hrm_bench.report import __main__ as report
 from hrm_bench.report import compare, rerun
 from hrm_bench.report.load import load

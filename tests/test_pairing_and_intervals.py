@@ -6,8 +6,8 @@ import statistics
 
 import pytest
 
-from hrm_bench.metrics import score
-from hrm_bench.records import SCHEMA_VERSION
+from hrm_bench.evidence.measures import score
+from hrm_bench.records.schema import SCHEMA_VERSION
 from hrm_bench.report.variants import variants
 from hrm_bench.statistics import level, paired_difference, percent_difference, share
 

@@ -9,9 +9,9 @@ from test_run import finished, quick  # noqa: F401 (a fixture)
 from torch.nn import functional
 
 import hrm_bench
-from hrm_bench import probes
-from hrm_bench.run import run_cell
-from hrm_bench.training import load_windows
+from hrm_bench.cells.run import run_cell
+from hrm_bench.evidence import probes
+from hrm_bench.training.build import load_windows
 
 
 def test_bits_by_position_are_those_of_the_score_taken_apart(finished):  # noqa: F811

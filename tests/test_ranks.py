@@ -4,9 +4,9 @@ import pytest
 import torch
 from test_run import figures, quick, weights
 
+from hrm_bench.cells.run import cell_folder, run_cell
 from hrm_bench.errors import UsageError
-from hrm_bench.run import cell_folder, run_cell
-from hrm_bench.training import load_windows
+from hrm_bench.training.build import load_windows
 
 # 20 steps: 5 batches of two windows a sample, each in two segments; the last batch has 15 samples, an odd number.
 TWENTY_STEPS = [

@@ -6,7 +6,7 @@ import subprocess
 from commands import hrm_bench
 from conftest import ROOT
 
-from hrm_bench import records
+from hrm_bench.records import store
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -23,7 +23,7 @@ def test_the_models_example_runs_as_it_stands(tmp_path):
     words = ["--config-dir", "conf", "model=gru", "data=sample", "recipe.max_epochs=2", "logger=none"]
     done = hrm_bench(*words, cwd=tmp_path, PYTHONPATH=f"{ROOT}:{tmp_path}")
     assert done.returncode == 0, done.stderr
-    (record,) = records.read_all(tmp_path / "multirun" / "custom")
+    (record,) = store.read_all(tmp_path / "multirun" / "custom")
     assert record["model"] == "gru"
     assert record["causal"] is True
     misspelt = hrm_bench(*words, "+model.widht=3", cwd=tmp_path, PYTHONPATH=f"{ROOT}:{tmp_path}")

@@ -10,13 +10,14 @@ from test_run import QUICK, quick, weights
 from torch import nn
 
 import hrm_bench
-from hrm_bench import training
-from hrm_bench.config import identity
+from hrm_bench.cells.run import cell_folder, run_cell
+from hrm_bench.config.identity import identity
 from hrm_bench.data.windows import TrainingBatches
 from hrm_bench.errors import UsageError
 from hrm_bench.layers.dropout import Dropout
-from hrm_bench.run import cell_folder, run_cell
-from hrm_bench.training import load_windows, num_epochs
+from hrm_bench.training import fit
+from hrm_bench.training.build import load_windows
+from hrm_bench.training.fit import num_epochs
 
 FEW = ["data.train_chars=420", "data.validation_chars=100", "data.test_chars=100", "recipe.max_epochs=3"]  # 4 batches
 
@@ -35,11 +36,11 @@ class Watch(lightning.Callback):
 
 def watched(cfg, root, monkeypatch):
     """A cell's record, and what its training went through."""
-    watch, make = Watch(), training._trainer
+    watch, make = Watch(), fit.make_trainer
     with monkeypatch.context() as during:
         during.setattr(
-            training,
-            "_trainer",
+            fit,
+            "make_trainer",
             lambda cfg, folder, *callbacks, **more: make(cfg, folder, *callbacks, *[watch] * bool(callbacks), **more),
         )
         return run_cell(cfg, root), watch

@@ -7,8 +7,8 @@ import json
 import pytest
 from rich.console import Console
 
-from hrm_bench.metrics import score
-from hrm_bench.records import SCHEMA_VERSION
+from hrm_bench.evidence.measures import score
+from hrm_bench.records.schema import SCHEMA_VERSION
 from hrm_bench.report import plots, tables
 from hrm_bench.report.variants import variants
 

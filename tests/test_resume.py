@@ -10,9 +10,9 @@ import torch
 from test_run import figures, quick, weights
 from torch import nn
 
-from hrm_bench import snapshots, stopping
+from hrm_bench.cells.run import cell_folder, run_cell
 from hrm_bench.models.hrm import HRM
-from hrm_bench.run import cell_folder, run_cell
+from hrm_bench.training import snapshots, stopping
 
 SHORT = ["data.train_chars=420", "data.validation_chars=100", "data.test_chars=100", "recipe.max_epochs=3"]  # 4 batches
 
@@ -121,7 +121,7 @@ def test_a_snapshot_of_other_code_is_not_gone_on_from(undisturbed, tmp_path, mon
     cfg, _, record = undisturbed("model=hrm")
     with monkeypatch.context() as during:
         stopped_after(5, during)
-        during.setattr("hrm_bench.run.code_version", lambda _: "of-before")
+        during.setattr("hrm_bench.cells.run.code_version", lambda _: "of-before")
         run_cell(cfg, tmp_path)
     again = run_cell(cfg, tmp_path)
     assert again["notes"] == ["last.ckpt is of another version of the code: the cell began again"]

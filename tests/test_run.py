@@ -10,11 +10,11 @@ from conftest import SMALL, compose
 from omegaconf import OmegaConf
 
 import hrm_bench
-from hrm_bench import records
-from hrm_bench.config import SWEEP_KEYS
+from hrm_bench.cells.run import cell_folder, run_cell
+from hrm_bench.config.compose import SWEEP_KEYS
 from hrm_bench.errors import UsageError
-from hrm_bench.metrics import score
-from hrm_bench.run import cell_folder, run_cell
+from hrm_bench.evidence.measures import score
+from hrm_bench.records import store
 
 QUICK = [*SMALL, "data.train_chars=2000", "data.validation_chars=500", "data.test_chars=500", "recipe.max_epochs=3"]
 TIMINGS = {"seconds", "train_seconds", "characters_per_second", "peak_memory"}
@@ -51,8 +51,8 @@ def finished(tmp_path_factory):
 
 def test_a_record_is_complete_without_its_neighbours(finished):
     cfg, folder, record = finished
-    assert records.read(folder) == json.loads(json.dumps(record))
-    assert set(record) == set(records.Record.__annotations__) - {"reason", "log", "notes"}
+    assert store.read(folder) == json.loads(json.dumps(record))
+    assert set(record) == set(store.Record.__annotations__) - {"reason", "log", "notes"}
     assert (record["status"], record["model"], record["memory"], record["seed"]) == (
         "finished",
         "infini_hrm",
@@ -128,7 +128,7 @@ def test_another_seed_is_another_cell(tmp_path):
 
 def test_a_finished_cell_is_not_run_again(finished, monkeypatch):
     cfg, folder, record = finished
-    monkeypatch.setattr("hrm_bench.run.train_and_score", lambda *_, **__: pytest.fail("it ran again"))
+    monkeypatch.setattr("hrm_bench.cells.run.train_and_score", lambda *_, **__: pytest.fail("it ran again"))
     assert run_cell(cfg, folder.parent) == json.loads(json.dumps(record))
 
 
@@ -138,7 +138,7 @@ def test_the_remains_of_a_broken_run_are_cleared_and_the_cell_runs(finished, tmp
     folder.mkdir(parents=True)
     (folder / "best.ckpt").write_bytes(b"half a checkpoint")
     (folder / "best-v1.ckpt").write_bytes(b"")
-    records.write_json(
+    store.write_json(
         folder / "record.json", {"schema_version": 1, "status": "interrupted", "identity": "", "reason": "", "log": ""}
     )
     assert figures(run_cell(cfg, tmp_path)) == figures(record)
@@ -154,7 +154,7 @@ def test_a_cell_that_raises_leaves_a_record_that_says_why(tmp_path, monkeypatch)
     record = run_cell(cfg, tmp_path)
     assert (record["status"], record["reason"]) == ("failed", "RuntimeError: out of luck")
     folder = cell_folder(cfg, tmp_path)
-    assert records.read(folder)["status"] == "failed"
+    assert store.read(folder)["status"] == "failed"
     assert "Traceback" in (folder / "log.txt").read_text()
 
 
@@ -184,18 +184,18 @@ def test_all_memory_modes_of_a_model_without_memory_share_a_folder(tmp_path):
 def test_a_record_that_cannot_be_read_is_told(tmp_path):
     (tmp_path / "record.json").write_text('{"status": "fin')
     with pytest.raises(UsageError, match=r"record\.json: not a record .*; its sweep, run again, sets it aside"):
-        records.read(tmp_path)
+        store.read(tmp_path)
 
 
 def test_json_is_replaced_whole(tmp_path):
     path = tmp_path / "record.json"
-    records.write_json(path, {"a": 1})
+    store.write_json(path, {"a": 1})
     with pytest.raises(TypeError):
-        records.write_json(path, {"a": object()})
+        store.write_json(path, {"a": object()})
     assert json.loads(path.read_text()) == {"a": 1}
 
 
 def test_a_long_text_is_not_counted_in_passing(tmp_path, monkeypatch):
-    monkeypatch.setattr("hrm_bench.training.MOST_COUNTED", 2_999)
+    monkeypatch.setattr("hrm_bench.cells.scoring.MOST_COUNTED", 2_999)
     record = run_cell(quick("recipe.max_epochs=1", "data.train_chars=2001"), tmp_path)
     assert set(record["floors"]["validation"]) == {"uniform", "unigram"}

@@ -4,7 +4,8 @@ import pytest
 from test_load import record
 
 import hrm_bench
-from hrm_bench.config import compose, identity
+from hrm_bench.config.compose import compose
+from hrm_bench.config.identity import identity
 from hrm_bench.report import scaling, sections, sheets
 from hrm_bench.report.variants import variants
 

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 import hrm_bench
 from hrm_bench import evaluate
+from hrm_bench.cells.run import run_cell
 from hrm_bench.data import corpora
 from hrm_bench.data.text import Text
 from hrm_bench.data.vocabulary import CHARACTERS, encode
@@ -19,7 +20,6 @@ from hrm_bench.data.windows import Samples
 from hrm_bench.errors import UsageError
 from hrm_bench.floors import floors
 from hrm_bench.report import answers
-from hrm_bench.run import run_cell
 
 SPLITS = ("train", "validation", "test")
 CELL = [*SMALL, "logger=none", "recipe.max_epochs=1"]

@@ -8,8 +8,8 @@ from conftest import SMALL, compose
 from torch.nn import functional
 
 import hrm_bench
+from hrm_bench.cells.run import run_cell
 from hrm_bench.data import corpora
-from hrm_bench.run import run_cell
 
 # Few characters and a high learning rate: the cell overfits, so the last epoch is far from the best.
 OVERFITTING = [

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 import hrm_bench
 from hrm_bench.floors import unigram_nll
-from hrm_bench.training import load_windows
+from hrm_bench.training.build import load_windows
 
 
 def shuffled(samples, seed):

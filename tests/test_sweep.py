@@ -13,9 +13,11 @@ from test_cli import QUICK_CELL
 from test_resume import SHORT, stopped_after
 from test_run import figures, quick
 
-from hrm_bench import records, stopping, sweep
+from hrm_bench.cells.run import locked, run_cell
 from hrm_bench.models.hrm import HRM
-from hrm_bench.run import locked, run_cell
+from hrm_bench.records import store
+from hrm_bench.sweeps import sweep
+from hrm_bench.training import stopping
 
 NO_LOGGER = [*QUICK_CELL, "logger=none"]
 
@@ -56,7 +58,7 @@ def test_two_sweeps_of_the_same_cells_at_once_train_each_cell_once(tmp_path):
     for process in both:
         process.join(200)
     assert [process.exitcode for process in both] == [0, 0], told.read_text()
-    found = list(records.read_all(tmp_path / "both"))
+    found = list(store.read_all(tmp_path / "both"))
     assert len(found) == 12
     assert {record["status"] for record in found} == {"finished"}
     trained = (tmp_path / "count").read_text().splitlines()
@@ -120,8 +122,8 @@ def test_force_runs_finished_cells_again_and_nothing_else_does(tmp_path):
 def test_records_of_other_code_are_kept_and_told_and_those_of_another_schema_run_again(tmp_path, capfd):
     first = sweep.execute(planned(tmp_path), tmp_path, in_turn(tmp_path))
     one, other, _ = (cell.folder for cell in first.cells)
-    records.write_json(one / "record.json", records.read(one) | {"code": "0" * 12})
-    records.write_json(other / "record.json", records.read(other) | {"schema_version": 1})
+    store.write_json(one / "record.json", store.read(one) | {"code": "0" * 12})
+    store.write_json(other / "record.json", store.read(other) | {"schema_version": 1})
     capfd.readouterr()
     again = sweep.execute(planned(tmp_path), tmp_path, in_turn(tmp_path))
     told = capfd.readouterr().err
@@ -142,7 +144,7 @@ def test_a_cell_that_takes_its_process_along_fails_alone(tmp_path):
         for cell in wanted:
             if cell.folder == killer:
                 cell.folder.mkdir(exist_ok=True)
-                (cell.folder / records.CONFIG_FILE).touch()
+                (cell.folder / store.CONFIG_FILE).touch()
                 raise RuntimeError("a worker was killed")
             done.append(run_cell(cell.cfg, tmp_path))
         return done
@@ -151,7 +153,7 @@ def test_a_cell_that_takes_its_process_along_fails_alone(tmp_path):
     assert asked == [[1, 2, 3], [2], [3]]
     assert statuses(result) == ["finished", "failed", "finished"]
     assert result.outcomes[killer]["reason"].startswith("its process died (RuntimeError: a worker was killed)")
-    assert records.read(killer)["status"] == "failed"
+    assert store.read(killer)["status"] == "failed"
 
 
 def test_a_cell_whose_process_dies_after_its_work_is_finished(tmp_path):
@@ -162,14 +164,14 @@ def test_a_cell_whose_process_dies_after_its_work_is_finished(tmp_path):
 
     result = sweep.execute(planned(tmp_path)[:1], tmp_path, launch)
     assert statuses(result) == ["finished"]
-    assert records.is_finished(records.read(result.cells[0].folder))
+    assert store.is_finished(store.read(result.cells[0].folder))
 
 
 def test_fail_fast_stops_where_a_process_has_died(tmp_path):
     def launch(wanted):
         for cell in wanted:
             cell.folder.mkdir(exist_ok=True)
-            (cell.folder / records.CONFIG_FILE).touch()
+            (cell.folder / store.CONFIG_FILE).touch()
         raise RuntimeError("a worker was killed")
 
     result = sweep.execute(planned(tmp_path, "fail_fast=true")[:1], tmp_path, launch)
@@ -317,7 +319,7 @@ def test_status_shows_a_sweep_while_it_runs(tmp_path):
 
 def test_a_manifest_cannot_lead_out_of_its_folder(tmp_path):
     names = {"../elsewhere": "out", "/etc": "out", "inside": "in"}
-    records.write_json(tmp_path / sweep.MANIFEST_FILE, {"command": "", "cells": names})
+    store.write_json(tmp_path / sweep.MANIFEST_FILE, {"command": "", "cells": names})
     assert sweep.read_manifest(tmp_path) == {"inside": "in"}
     (tmp_path / sweep.MANIFEST_FILE).write_text('{"cells": 3}')
     assert sweep.read_manifest(tmp_path) == {}

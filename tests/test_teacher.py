@@ -9,13 +9,13 @@ from test_recipes import FEW, watched
 from test_run import QUICK, quick
 from torch.nn import functional
 
-from hrm_bench import teacher as teacher_
+from hrm_bench.cells.run import run_cell
 from hrm_bench.data import corpora
+from hrm_bench.data import distillation as teacher_
+from hrm_bench.data.distillation import ORDER, distributions, teacher
 from hrm_bench.errors import UsageError
 from hrm_bench.floors import Counts
 from hrm_bench.objectives import DeepSupervision, OriginAnchoredDispersion, task_loss
-from hrm_bench.run import run_cell
-from hrm_bench.teacher import ORDER, distributions, teacher
 
 
 @pytest.fixture(scope="module")
@@ -117,8 +117,8 @@ def test_the_budget_counts_the_teachers_characters_too(short, tmp_path):
 
 
 def test_a_text_that_is_too_long_to_count_is_told(tmp_path, monkeypatch):
-    from hrm_bench import training
+    from hrm_bench.training import build
 
-    monkeypatch.setattr(training, "MOST_COUNTED", 100)
+    monkeypatch.setattr(build, "MOST_COUNTED", 100)
     with pytest.raises(UsageError, match=r"recipe\.distillation=1\.0: the training text has 2,000 characters"):
-        training.load_windows(quick("recipe.distillation=1"))
+        build.load_windows(quick("recipe.distillation=1"))

@@ -11,9 +11,9 @@ import pytest
 from omegaconf import OmegaConf
 from test_run import quick
 
-from hrm_bench import tracking
+from hrm_bench.cells import trackers
+from hrm_bench.cells.run import cell_folder, run_cell
 from hrm_bench.report import outputs
-from hrm_bench.run import cell_folder, run_cell
 
 
 def logged(folder):
@@ -66,7 +66,7 @@ def logger(mode):
 def test_the_report_is_a_run_of_the_group_with_tables_images_and_the_page(sweep, tmp_path):
     records = [record for _, record in sweep]
     outputs.write_all(records, tmp_path)
-    tracking.report(records, tmp_path, logger("offline"))
+    trackers.report(records, tmp_path, logger("offline"))
     found = logged(tmp_path)
     (run,) = entries("run", found)
     assert (run["run_group"], run["job_type"], run["display_name"]) == ("custom", "report", "report of custom")
@@ -86,7 +86,7 @@ def test_a_model_without_memory_is_mirrored_as_one(tmp_path):
 
 
 def test_a_report_that_w_and_b_cannot_keep_is_told_in_one_line(sweep, tmp_path, caplog):
-    tracking.report([record for _, record in sweep], tmp_path / "nowhere" / "\0", logger("offline"))
+    trackers.report([record for _, record in sweep], tmp_path / "nowhere" / "\0", logger("offline"))
     assert "the report is in" in caplog.text
 
 
@@ -94,7 +94,7 @@ def test_the_report_goes_where_its_own_command_says(sweep, tmp_path):
     records = [record for _, record in sweep]
     assert records[0]["config"]["logger"]["mode"] == "offline"
     outputs.write_all(records, tmp_path)
-    tracking.report(records, tmp_path, logger("disabled"))
+    trackers.report(records, tmp_path, logger("disabled"))
     assert not list(tmp_path.glob("wandb/offline-run-*"))
 
 
@@ -128,9 +128,9 @@ def test_what_wandb_did_not_take_as_asked_is_counted_in_one_line(tmp_path):
         return {**record, "wandb": got, "config": {**record["config"], "logger": logger}}
 
     taken = [cell("online", "online"), cell("offline", "offline"), cell("disabled", "disabled")]
-    assert tracking.shortfall(taken) is None
+    assert trackers.shortfall(taken) is None
     short = [cell("online", "offline"), cell("online", "disabled"), cell("offline", "disabled")]
-    assert tracking.shortfall([*taken, *short]) == (
+    assert trackers.shortfall([*taken, *short]) == (
         "W&B did not take 3 of 6 runs as asked: 1 kept offline, for `wandb sync`; "
         "2 not kept, see log.txt in the cells' folders"
     )

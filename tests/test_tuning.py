@@ -10,12 +10,13 @@ from commands import hrm_bench
 from omegaconf import OmegaConf
 from test_run import QUICK
 
-from hrm_bench import records, sweep, tuning
-from hrm_bench.config import compose, conf_folder
+from hrm_bench.config.compose import compose, conf_folder
 from hrm_bench.errors import UsageError
+from hrm_bench.records import store
 from hrm_bench.report import searches
-from hrm_bench.training import build
-from hrm_bench.tuning import Search
+from hrm_bench.sweeps import search, sweep
+from hrm_bench.sweeps.search import Search
+from hrm_bench.training.build import build
 
 SPACE = {"learning_rate": {"low": 0.001, "high": 0.1, "log": True}, "distillation": {"choices": [0, 1]}}
 DROPPED = ("weight_decay", "head_dropout", "character_dropout", "distillation")
@@ -41,7 +42,7 @@ def test_each_model_has_as_many_trials_and_its_best_is_left_as_a_conf_file(searc
     assert done.returncode == 0, done.stderr
     studies = found(folder)["studies"]
     assert [study["study"] for study in studies] == ["hrm seed 42", "transformer seed 42"]
-    by_cell = {record["identity"]: record for record in records.read_all(folder / "found")}
+    by_cell = {record["identity"]: record for record in store.read_all(folder / "found")}
     for study in studies:
         assert len(study["trials"]) == 3
         assert len({json.dumps(trial["values"]) for trial in study["trials"]}) == 3
@@ -179,14 +180,14 @@ def test_studies_of_one_model_have_names_and_files_of_their_own(tmp_path):
         sweep.Cell(compose("data=sample", "model=hrm", f"scale={scale}"), ("model=hrm", f"scale={scale}"), tmp_path)
         for scale in (1, 2)
     ]
-    search = Search(trials=1, seed=1, space={"learning_rate": {"low": 0.001, "high": 0.1}})
+    declared = Search(trials=1, seed=1, space={"learning_rate": {"low": 0.001, "high": 0.1}})
     for cell in cells:
         cell.cfg.data.validation_start = 500
-    studies = tuning.studies_of(search, cells, lambda _: cells[0])
+    studies = search.studies_of(declared, cells, lambda _: cells[0])
     assert [study.name for study in studies] == ["hrm seed 42 scale=1", "hrm seed 42 scale=2"]
     for study in studies:
         study.trials.append(searches.Trial(values={"learning_rate": 0.01}, perplexity=9.0, cell=""))
-    names = [path.name for path in tuning.write(studies, search, tmp_path)]
+    names = [path.name for path in search.write(studies, declared, tmp_path)]
     assert names == ["search.json", "hrm-seed-42-scale=1.yaml", "hrm-seed-42-scale=2.yaml"]
     found = searches.read(tmp_path)
     assert [plot.title for plot in searches.plots(found, "s")] == ["Search: hrm seed 42 scale=1, hrm seed 42 scale=2"]
@@ -195,8 +196,8 @@ def test_studies_of_one_model_have_names_and_files_of_their_own(tmp_path):
 def test_whole_numbers_are_searched_as_such_and_what_is_off_is_no_first_trial():
     space = {"batch_size": {"low": 2, "high": 8}, "budget": {"low": 10, "high": 20}}
     cell = sweep.Cell(compose("data=sample", "data.validation_start=500"), (), None)
-    (study,) = tuning.studies_of(Search(trials=1, seed=1, space=space), [cell], lambda _: cell)
-    values = tuning._values(study.optimiser.ask(), space)
+    (study,) = search.studies_of(Search(trials=1, seed=1, space=space), [cell], lambda _: cell)
+    values = search._values(study.optimiser.ask(), space)
     assert all(type(each) is int for each in values.values())
 
 

@@ -15,7 +15,7 @@ from hrm_bench.bench.subjects import Subject, bare, check_equal, ours, train_nex
 from hrm_bench.bench.table import Row, compare, figure
 from hrm_bench.bench.timing import Place, at, interleave
 from hrm_bench.charlm import Batch
-from hrm_bench.training import build
+from hrm_bench.training.build import build
 
 MODELS = ("hrm", "infini_hrm", "transformer")  # of those that were asked for
 SIDES = (1024, 2048)  # of the squares; the faster one is the machine's rate

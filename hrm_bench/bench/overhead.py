@@ -12,13 +12,15 @@ from tempfile import TemporaryDirectory
 import lightning
 from omegaconf import DictConfig
 
-from hrm_bench import run, tracking, training
 from hrm_bench.bench.settings import Settings, on
 from hrm_bench.bench.subjects import bare, score, train_step
 from hrm_bench.bench.table import Row, compare
 from hrm_bench.bench.timing import WARM_UP, Place, at, no_collection, synchronise
-from hrm_bench.config import memory_mode
-from hrm_bench.recorder import Recorder
+from hrm_bench.cells import run, trackers
+from hrm_bench.config.identity import memory_mode
+from hrm_bench.training import fit
+from hrm_bench.training.build import build, load_windows
+from hrm_bench.training.recorder import Recorder
 
 MODEL = "hrm"
 CELL, LOOP = "cell", "bare loop"
@@ -37,10 +39,10 @@ def _compare(settings: Settings, place: Place) -> Iterator[Row]:
     words.append("logger.mode=offline")
     cfg = settings.cfg(MODEL, *words, f"recipe.max_epochs={epochs + 1}")
     with TemporaryDirectory() as folder:
-        mirror = tracking.Mirror(cfg, name="bench", memory=memory_mode(cfg), folder=Path(folder))
+        mirror = trackers.Mirror(cfg, name="bench", memory=memory_mode(cfg), folder=Path(folder))
         turns = Turns(cfg, place, Path(folder), mirror)
         with run._log_to(Path(folder) / run.LOG_FILE):
-            training.fit(cfg, Path(folder), turns, training.load_windows(cfg), marks={})
+            fit.fit(cfg, Path(folder), turns, load_windows(cfg), marks={})
         mirror.finish({"status": "finished"})
     loss = turns.history[0]["validation_nll"]
     if abs(loss - turns.losses[0]) > 1e-5:
@@ -58,11 +60,11 @@ class Turns(Recorder):
     other callbacks do in between is in it.
     """
 
-    def __init__(self, cfg: DictConfig, place: Place, folder: Path, mirror: tracking.Mirror) -> None:
+    def __init__(self, cfg: DictConfig, place: Place, folder: Path, mirror: trackers.Mirror) -> None:
         super().__init__(folder, mirror, with_memory=False)
         self.place = place
-        self.model = bare(training.build(cfg).to(place.device))
-        self.data = training.load_windows(cfg)
+        self.model = bare(build(cfg).to(place.device))
+        self.data = load_windows(cfg)
         self.seconds: dict[str, dict[str, list[float]]] = {
             what: {CELL: [], LOOP: []} for what in ("training", "training and validation")
         }

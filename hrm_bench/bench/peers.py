@@ -21,7 +21,7 @@ from hrm_bench.bench.timing import Place, at, interleave
 from hrm_bench.charlm import Batch
 from hrm_bench.data.vocabulary import CHARACTERS
 from hrm_bench.objectives import task_loss
-from hrm_bench.training import build
+from hrm_bench.training.build import build
 
 DEPTH = 2  # blocks, as ours have
 TOLERANCE = 0.05  # by which parameters may differ

@@ -9,17 +9,18 @@ import sys
 import torch
 from omegaconf import DictConfig
 
-from hrm_bench import training
+from hrm_bench.cells import scoring
 from hrm_bench.charlm import CharLM
-from hrm_bench.config import compose
+from hrm_bench.config.compose import compose
 from hrm_bench.data.vocabulary import CHARACTERS
+from hrm_bench.training.build import build
 
 AT_ONCE = "transformer"  # reads the text in one pass; every other model goes from window to window
 
 
 def reader(cfg: DictConfig, device: str) -> CharLM:
     """The model that reads, untrained."""
-    return training.build(cfg).to(device).eval()
+    return build(cfg).to(device).eval()
 
 
 @torch.no_grad()
@@ -43,10 +44,10 @@ def main(given: list[str]) -> None:
     device, num_windows, *overrides = given
     torch.set_num_threads(1)
     model = reader(compose(*overrides), device)
-    training._reset_peak_memory()
-    before = training._peak_memory(model.device)
+    scoring._reset_peak_memory()
+    before = scoring._peak_memory(model.device)
     read(model, int(num_windows))
-    print(training._peak_memory(model.device) - before)
+    print(scoring._peak_memory(model.device) - before)
 
 
 if __name__ == "__main__":

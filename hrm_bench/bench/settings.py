@@ -9,11 +9,11 @@ from itertools import cycle
 import torch
 from omegaconf import DictConfig
 
-from hrm_bench import config
 from hrm_bench.bench.timing import Place
 from hrm_bench.charlm import Batch
+from hrm_bench.config import compose
 from hrm_bench.errors import UsageError, allowed
-from hrm_bench.training import load_windows
+from hrm_bench.training.build import load_windows
 
 LANES, SCORED = 16, 78  # windows of a training batch and of an evaluation batch, as published
 SMALL_DATA = ["data.window=8", "data.train_chars=2000", "data.validation_chars=1000", "data.test_chars=1000"]
@@ -23,14 +23,14 @@ COMPILED = ("hrm", "infini_hrm")  # by default: compiling a model takes longer t
 
 def all_models() -> list[str]:
     """Every model of conf/model."""
-    return sorted(path.stem for path in (config.conf_folder() / "model").glob("*.yaml"))
+    return sorted(path.stem for path in (compose.conf_folder() / "model").glob("*.yaml"))
 
 
 def distinct_models() -> list[str]:
     """The first of each class and number of levels: what the others compute takes as long."""
     found: dict[tuple[str, int], str] = {}
     for name in all_models():
-        model = config.compose("data=sample", f"model={name}").model
+        model = compose.compose("data=sample", f"model={name}").model
         found.setdefault((model._target_, len(model.get("periods", ()))), name)
     return list(found.values())
 
@@ -68,13 +68,13 @@ class Settings:
         """What a command says to have the same as ``cfg``."""
         words = [f"data={source}", f"model={model}"]
         if self.quick:
-            given = config.compose(*words).model
+            given = compose.compose(*words).model
             words += SMALL_DATA + [f"model.{key}={value}" for key, value in SMALL_MODEL.items() if key in given]
         return words
 
     def cfg(self, model: str, *words: str) -> DictConfig:
         """The config of one model on the bundled text."""
-        return config.compose(*self.words(model), *words)
+        return compose.compose(*self.words(model), *words)
 
     def is_compiled(self, model: str, place: Place) -> bool:
         """Whether the model is also measured compiled: not on a second thread, which would compile all of it again."""

@@ -13,8 +13,8 @@ from tempfile import TemporaryDirectory
 from hrm_bench.bench.processes import python, until
 from hrm_bench.bench.settings import Settings
 from hrm_bench.bench.table import Row, compare
-from hrm_bench.progress import PROGRESS_FILE
-from hrm_bench.records import RECORD_FILE
+from hrm_bench.records.store import RECORD_FILE
+from hrm_bench.training.progress import PROGRESS_FILE
 
 IMPORT = "import torch, lightning"
 MODEL = "hrm"

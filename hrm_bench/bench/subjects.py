@@ -11,7 +11,7 @@ from torch.nn import functional
 from hrm_bench.bench import plain_training
 from hrm_bench.bench.timing import Place
 from hrm_bench.charlm import Batch, CharLM
-from hrm_bench.training import build
+from hrm_bench.training.build import build
 
 
 class Subject(NamedTuple):

@@ -12,15 +12,15 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from hrm_bench import records
 from hrm_bench.bench import plain_training
 from hrm_bench.bench.processes import python
 from hrm_bench.bench.settings import Settings
 from hrm_bench.bench.table import Row, compare
 from hrm_bench.bench.timing import Place, at, no_collection, timed
 from hrm_bench.charlm import Batch
-from hrm_bench.config import compose
-from hrm_bench.training import build, load_windows
+from hrm_bench.config.compose import compose
+from hrm_bench.records import store
+from hrm_bench.training.build import build, load_windows
 
 MODEL = "hrm"
 FIRST_SEED = 42
@@ -55,7 +55,7 @@ def _sweep(words: list[str], seeds: Iterable[int], launcher: str) -> tuple[float
     command = ["-m", "hrm_bench", "-m", *words, f"seed={','.join(map(str, seeds))}", f"launcher={launcher}"]
     with TemporaryDirectory() as folder:
         seconds, _ = python(*command, "hydra.sweep.dir=cells", cwd=Path(folder))
-        found = records.read_all(Path(folder) / "cells")
+        found = store.read_all(Path(folder) / "cells")
         return seconds, {record["seed"]: len(record["history"]) for record in found}
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from hrm_bench import records
 from hrm_bench.bench.timing import Quartiles, quartiles, ratios
+from hrm_bench.records import store
 from hrm_bench.report import tables
 
 JSON_FILE = "bench.json"
@@ -146,10 +146,10 @@ def write(table: Table, folder: Path) -> list[Path]:
         "remarks": _remarks(table),
         "seconds": table.seconds,
     }
-    records.write_json(folder / JSON_FILE, whole)
+    store.write_json(folder / JSON_FILE, whole)
     grid = tables.markdown_grid(HEADINGS, lines(table.rows), words=WORDS)
     remarks = "".join(f"\n- {remark}" for remark in _remarks(table))
-    with records.replacing(folder / MARKDOWN_FILE) as file:
+    with store.replacing(folder / MARKDOWN_FILE) as file:
         file.write(f"{caption(table)}\n\n{grid}\n{remarks}\n".encode())
     return [folder / JSON_FILE, folder / MARKDOWN_FILE]
 

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from hrm_bench import records
 from hrm_bench.errors import UsageError, command
-from hrm_bench.records import Record
+from hrm_bench.records import store
+from hrm_bench.records.schema import Record
 from hrm_bench.report import beside, claims, compare, outputs, tables, verdicts
 from hrm_bench.report.sections import sections
 
@@ -20,7 +20,7 @@ def main(words: list[str]) -> int:
     """
     folders = list(dict.fromkeys(map(Path, words)))
     folders = folders or [
-        each for each in sorted(ALL.glob("*/")) if any(map(records.is_finished, records.read_whole(each)))
+        each for each in sorted(ALL.glob("*/")) if any(map(store.is_finished, store.read_whole(each)))
     ]
     if not folders:
         raise UsageError(f"{ALL}/: no sweeps here; run one, or give their folders")
@@ -47,14 +47,14 @@ def _read(folder: Path) -> list[Record]:
     """All records of a sweep, of which one at least is finished."""
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder; give the folder of a sweep")
-    found = list(records.read_all(folder))
+    found = list(store.read_all(folder))
     if not _finished(found):
         raise UsageError(f"{folder}: no finished cells here; give the folder of a sweep")
     return found
 
 
 def _finished(found: Sequence[Record]) -> list[Record]:
-    return [record for record in found if records.is_finished(record)]
+    return [record for record in found if store.is_finished(record)]
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

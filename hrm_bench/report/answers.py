@@ -7,7 +7,7 @@ from typing import TypedDict
 
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from hrm_bench import records
+from hrm_bench.records import store
 from hrm_bench.report.curves import MOST_LINES
 from hrm_bench.report.drawing import Plot, empty, legend, log_ticks, looks, plot, slug, style
 from hrm_bench.report.sheets import Sheet
@@ -49,17 +49,17 @@ class Answers(TypedDict):
 
 def write(found: Sequence[Answers], folder: Path) -> list[Path]:
     """The file, and its tables in Markdown; the paths written."""
-    records.write_json(folder / FILE, {"answers": found})
+    store.write_json(folder / FILE, {"answers": found})
     text = "\n\n".join([NOTE, *(markdown_grid(*grid, words=WORDS) for grid in grids(found))])
     path = folder / Path(FILE).with_suffix(".md")
-    with records.replacing(path) as file:
+    with store.replacing(path) as file:
         file.write(f"{text}\n".encode())
     return [folder / FILE, path]
 
 
 def read(folder: Path) -> list[Answers]:
     """What the cells in a folder answered; nothing where nothing was asked."""
-    found: list[Answers] = (records.read_json(folder / FILE) or {"answers": []})["answers"]
+    found: list[Answers] = (store.read_json(folder / FILE) or {"answers": []})["answers"]
     return found
 
 

@@ -8,18 +8,11 @@ from typing import Any, NamedTuple
 import yaml
 
 from hrm_bench import statistics
-from hrm_bench.config import OFF
-from hrm_bench.records import Record
+from hrm_bench.config.identity import OFF
+from hrm_bench.records.schema import Record
 from hrm_bench.report import rerun
 from hrm_bench.report.settings import recipe_name
-from hrm_bench.report.variants import (
-    PUBLISHED_TEXT,
-    Variant,
-    by_experiment,
-    left_plateau,
-    perplexity,
-    variants,
-)
+from hrm_bench.report.variants import PUBLISHED_TEXT, Variant, by_experiment, left_plateau, perplexity, variants
 
 DATA: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("claims.yaml").read_text(encoding="utf-8"))
 

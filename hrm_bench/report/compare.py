@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from hrm_bench.records import Record
+from hrm_bench.records.schema import Record
 from hrm_bench.report.forest import percent_interval
 from hrm_bench.report.settings import APART, TEXT, flat, settings, settings_text
 from hrm_bench.report.sheets import Mark, Sheet

@@ -9,8 +9,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from hrm_bench.records import Record
-from hrm_bench.report.drawing import DIAMOND, FONT_SIZE, INK, MUTED, TEXT_LINE, empty, legend, log_ticks, looks, wrapped
+from hrm_bench.records.schema import Record
+from hrm_bench.report.drawing import (
+    DIAMOND,
+    FONT_SIZE,
+    INK,
+    MUTED,
+    TEXT_LINE,
+    empty,
+    legend,
+    log_ticks,
+    looks,
+    wrapped,
+)
 from hrm_bench.report.settings import settings_text
 from hrm_bench.report.variants import Variant, counting, unigram
 

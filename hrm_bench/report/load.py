@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import pandas
 
-from hrm_bench import records as records_
 from hrm_bench.errors import UsageError
-from hrm_bench.records import RECORD_FILE, Record
+from hrm_bench.records import store as records_
+from hrm_bench.records.schema import Record
+from hrm_bench.records.store import RECORD_FILE
 from hrm_bench.report.settings import flat
 from hrm_bench.report.variants import counting, left_plateau
 

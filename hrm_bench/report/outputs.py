@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hrm_bench import records as records_
-from hrm_bench.records import Record
+from hrm_bench.records import store as records_
+from hrm_bench.records.schema import Record
 from hrm_bench.report import beside, claims, compare, page, plots, tables, verdicts
 from hrm_bench.report.beside import Beside
 from hrm_bench.report.sections import Section

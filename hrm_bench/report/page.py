@@ -8,8 +8,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from hrm_bench import records as records_
-from hrm_bench.records import Record
+from hrm_bench.records import store as records_
+from hrm_bench.records.schema import Record
 from hrm_bench.report import claims, forest, sheets, verdicts
 from hrm_bench.report.beside import Beside
 from hrm_bench.report.drawing import Plot, is_ours

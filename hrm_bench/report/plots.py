@@ -9,7 +9,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hrm_bench.records import Record
+from hrm_bench.records.schema import Record
 from hrm_bench.report.drawing import wrapped
 from hrm_bench.report.variants import Variant, by_experiment, counting, perplexity, unigram, variants
 

@@ -16,8 +16,8 @@ import hydra
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from hrm_bench.config import COMPOSITION_ERRORS, conf_folder
-from hrm_bench.records import Record
+from hrm_bench.config.compose import COMPOSITION_ERRORS, conf_folder
+from hrm_bench.records.schema import Record
 from hrm_bench.report.settings import APART, flat, recipe_name
 
 PROGRAM = "python -m hrm_bench"

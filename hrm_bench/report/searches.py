@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 
 from matplotlib.ticker import MaxNLocator
 
-from hrm_bench import records
+from hrm_bench.records import store
 from hrm_bench.report.curves import MOST_LINES
 from hrm_bench.report.drawing import Plot, empty, legend, looks, plot, share_scale, slug, style
 from hrm_bench.report.sheets import Sheet
@@ -47,7 +47,7 @@ class Search(TypedDict):
 
 def read(folder: Path) -> Search | None:
     """What was searched for in a sweep's folder; None where nothing was."""
-    found: Search | None = records.read_json(folder / FILE)
+    found: Search | None = store.read_json(folder / FILE)
     return found
 
 

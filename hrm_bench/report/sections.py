@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from hrm_bench import records as records_
-from hrm_bench.records import Record
+from hrm_bench.records import store as records_
+from hrm_bench.records.schema import Record
 from hrm_bench.report import curves, forest, rerun, scaling, sheets, tables
 from hrm_bench.report.drawing import Plot, plot, share_scale, slug, style
 from hrm_bench.report.sheets import Mark, Sheet

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from hrm_bench.records import Record
+from hrm_bench.records.schema import Record
 
 APART = ("experiment.", "logger.", "trainer.snapshot_seconds")  # keys of a config that change no figure
 TEXT = "text"  # what sets cells apart whose settings are the same, but not the characters behind them

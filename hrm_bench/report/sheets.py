@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from hrm_bench.records import Leak, Record
+from hrm_bench.records.schema import Leak, Record
 from hrm_bench.report.forest import percent_interval
 from hrm_bench.report.variants import Variant, counting
 from hrm_bench.statistics import paired_difference

@@ -13,7 +13,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from hrm_bench.records import Record
+from hrm_bench.records.schema import Record
 from hrm_bench.report.variants import Row, Variant, counting, unigram, variants
 from hrm_bench.statistics import Difference
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from hrm_bench.records import Record
+from hrm_bench.records.schema import Record
 from hrm_bench.report.settings import settings, settings_apart, settings_text
 from hrm_bench.statistics import Difference, holm, paired_difference
 

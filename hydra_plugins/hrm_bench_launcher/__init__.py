@@ -27,7 +27,7 @@ class CellLauncher(Launcher):
         import ray
         from hydra_plugins.hydra_ray_launcher.ray_launcher import RayLauncher
 
-        from hrm_bench import stopping
+        from hrm_bench.training import stopping
 
         if not ray.is_initialized():
             ray.init(**_init(self.ray.init, folder=self.context["config"].hydra.runtime.cwd))

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from hydra.core.utils import JobReturn
 
-    from hrm_bench.records import Record
-    from hrm_bench.sweep import Cell
+    from hrm_bench.records.schema import Record
+    from hrm_bench.sweeps.sweep import Cell
 
 
 @dataclass
@@ -52,7 +52,8 @@ class CellSweeper(BasicSweeper):
         self.search = search
 
     def sweep(self, arguments: list[str]) -> Any:
-        from hrm_bench import status, sweep
+        from hrm_bench import status
+        from hrm_bench.sweeps import sweep
 
         assert self.config is not None
         root = Path(self.config.hydra.sweep.dir).absolute()
@@ -66,29 +67,32 @@ class CellSweeper(BasicSweeper):
 
     def _search(self, cells: "Sequence[Cell]", root: Path) -> None:
         """Let each of the cells, as it is composed without them, have values that are searched for."""
-        from hrm_bench import status, stopping, sweep, tuning
+        from hrm_bench import status
+        from hrm_bench.sweeps import search as tuning
+        from hrm_bench.sweeps import sweep
+        from hrm_bench.training import stopping
 
         def plan(words: "Sequence[str]") -> "Cell":
             return self._cell(words, root)
 
-        search = tuning.Search.declared(OmegaConf.to_container(OmegaConf.create(self.search)))  # type: ignore[arg-type]
-        studies = tuning.studies_of(search, cells, plan)
+        declared = tuning.Search.declared(OmegaConf.to_container(OmegaConf.create(self.search)))  # type: ignore[arg-type]
+        studies = tuning.studies_of(declared, cells, plan)
         if cells[0].cfg.plan:
-            keys = ", ".join(search.space)
-            print(f"A search: of each of these cells {search.trials} trials, with other values of {keys}.")
+            keys = ", ".join(declared.space)
+            print(f"A search: of each of these cells {declared.trials} trials, with other values of {keys}.")
             return status.show_plan(cells, root)
         root.mkdir(parents=True, exist_ok=True)
         with stopping.listening(root):
-            result = tuning.run(search, studies, plan, execute=lambda few: sweep.execute(few, root, self._launch))
-        written = tuning.write(studies, search, root)
-        tuning.show(studies, search)
+            result = tuning.run(declared, studies, plan, execute=lambda few: sweep.execute(few, root, self._launch))
+        written = tuning.write(studies, declared, root)
+        tuning.show(studies, declared)
         for path in written:
             print(f"Written: {os.path.relpath(path)}")
         sweep.conclude(result, root=root, table=False)  # the trials are in the report; of interest are the best
 
     def _launch(self, cells: "Sequence[Cell]") -> "list[Record]":
         """Have Hydra's launcher run cells; what each job gave back. Raises what the launcher, or a job, raised."""
-        from hrm_bench import stopping
+        from hrm_bench.training import stopping
 
         assert self.launcher is not None
         with stopping.listening() as request:  # the sweep's own: its jobs are told where to look
@@ -103,8 +107,8 @@ class CellSweeper(BasicSweeper):
 
     def _cell(self, words: "Sequence[str]", root: Path) -> "Cell":
         """The cell of these overrides. Raises UsageError."""
-        from hrm_bench.config import not_searched
-        from hrm_bench.sweep import plan, tell_once
+        from hrm_bench.config.compose import not_searched
+        from hrm_bench.sweeps.sweep import plan, tell_once
 
         assert self.hydra_context is not None
         assert self.config is not None

@@ -14,8 +14,9 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 
-from hrm_bench import records, stopping
-from hrm_bench.stopping import Stopped
+from hrm_bench.records import store
+from hrm_bench.training import stopping
+from hrm_bench.training.stopping import Stopped
 
 SNAPSHOT_FILE = "last.ckpt"  # to go on from; gone when the cell has finished
 BEST_FILE = "best.ckpt"  # the weights of the best epoch so far
@@ -25,7 +26,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a file whole or not at all; what it reads can hold tensors and plain values, and no code."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        with records.replacing(Path(path)) as file:
+        with store.replacing(Path(path)) as file:
             torch.save(checkpoint, file)
 
     def load_checkpoint(self, path: str | Path, *_: Any, **__: Any) -> dict[str, Any]:
@@ -109,5 +110,5 @@ def _read_or_set_aside(path: Path, notes: list[str]) -> dict[str, Any]:
     try:
         return read(path)
     except Exception as error:  # what PyTorch raises for a damaged file is of many kinds
-        notes.append(records.set_aside(path, type(error).__name__))
+        notes.append(store.set_aside(path, type(error).__name__))
         return {}

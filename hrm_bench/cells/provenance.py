@@ -10,11 +10,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-ROOT = "hrm_bench.training"
+ROOT = "hrm_bench.cells.scoring"
 # What only plans, shows or carries cells, and changes none of their figures.
 APART = (
-    *("config", "errors", "network", "progress", "provenance", "records", "report", "run", "schemas"),
-    *("snapshots", "stopping", "sweep", "tracking"),
+    *("cells.provenance", "cells.run", "cells.trackers", "config", "errors", "network", "records", "report", "sweeps"),
+    *("training.progress", "training.snapshots", "training.stopping"),
 )
 
 
@@ -31,12 +31,13 @@ def code_version(cfg: DictConfig) -> str:
 @functools.cache
 def _digest(roots: tuple[str, ...]) -> str:
     packages = {root.partition(".")[0] for root in roots}
-    skipped = {f"hrm_bench.{part}" for part in APART} | {"hrm_bench"}
+    skipped = {f"hrm_bench.{part}" for part in APART}
     waiting, found = list(roots), dict[str, str]()
     while waiting:
         module = waiting.pop()
         path = _path(module)
-        if module in found or path is None or skipped & {module, ".".join(module.split(".")[:2])}:
+        of_skipped = module == "hrm_bench" or skipped & {module, ".".join(module.split(".")[:2])}
+        if module in found or path is None or of_skipped:
             continue
         tree = ast.parse(path.read_text(encoding="utf-8"))
         waiting += [name for name in _imported(module, tree) if name.partition(".")[0] in packages]

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from hrm_bench.charlm import Batch, CharLM, Memories
 from hrm_bench.data.windows import Samples
 from hrm_bench.layers.compressive_memory import Memory
-from hrm_bench.records import MemoryUse
+from hrm_bench.records.schema import MemoryUse
 
 MOST_LANES = 256  # that are read at once
 

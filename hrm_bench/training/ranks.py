@@ -3,7 +3,7 @@
 Rank 0 is the cell's own process: it alone writes. The others are started from the cell's folder, train along, and end
 with the training. Each takes its lanes of every batch, so that together they take the steps that one process would.
 
-``python -m hrm_bench.ranks FOLDER`` is a rank; it is started by ``together``, not by hand.
+``python -m hrm_bench.training.ranks FOLDER`` is a rank; it is started by ``together``, not by hand.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from pathlib import Path
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 
-from hrm_bench.records import CONFIG_FILE
+from hrm_bench.records.store import CONFIG_FILE
 
 PATIENCE = timedelta(minutes=5)  # of a rank that waits for another; one that has died is noticed at once
 SECONDS_TO_END = 30.0
@@ -45,7 +45,7 @@ def together(cfg: DictConfig, folder: Path) -> Iterator[None]:
     try:
         for rank in range(1, cfg.trainer.devices):
             with (folder / f"log-rank{rank}.txt").open("w") as told:
-                command = [sys.executable, "-m", "hrm_bench.ranks", str(folder)]
+                command = [sys.executable, "-m", "hrm_bench.training.ranks", str(folder)]
                 environment = kept | common | {"LOCAL_RANK": str(rank)}
                 others.append(subprocess.Popen(command, env=environment, stdout=told, stderr=told))
         os.environ |= common | {"LOCAL_RANK": "0"}  # which Lightning takes for: the others are started already
@@ -72,9 +72,10 @@ def main(words: list[str]) -> int:
     """Train along as a rank above 0."""
     import torch
 
-    from hrm_bench import stopping, training
-    from hrm_bench.config import memory_mode
-    from hrm_bench.recorder import Recorder
+    from hrm_bench.config.identity import memory_mode
+    from hrm_bench.training import fit, stopping
+    from hrm_bench.training.build import load_windows
+    from hrm_bench.training.recorder import Recorder
 
     folder = Path(words[0])
     cfg = OmegaConf.load(folder / CONFIG_FILE)
@@ -82,7 +83,7 @@ def main(words: list[str]) -> int:
     torch.set_num_threads(cfg.trainer.num_threads)
     recorder = Recorder(folder, None, with_memory=memory_mode(cfg) != "none")
     with stopping.listening(), contextlib.suppress(stopping.Stopped):  # as rank 0 does, which tells
-        training.fit(cfg, folder, recorder, training.load_windows(cfg), marks={})
+        fit.fit(cfg, folder, recorder, load_windows(cfg), marks={})
     return 0
 
 

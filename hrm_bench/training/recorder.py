@@ -10,10 +10,12 @@ from typing import Any
 import lightning
 from lightning.pytorch.trainer.states import TrainerFn
 
-from hrm_bench import probes, progress, records
+from hrm_bench.cells.trackers import Mirror
 from hrm_bench.charlm import CharLM
-from hrm_bench.records import Epoch
-from hrm_bench.tracking import Mirror
+from hrm_bench.evidence import probes
+from hrm_bench.records import store
+from hrm_bench.records.schema import Epoch
+from hrm_bench.training import progress
 
 HISTORY_FILE = "history.csv"
 SECONDS_BETWEEN_REPORTS = 1.0
@@ -101,7 +103,7 @@ class Recorder(lightning.Callback):
         writer = csv.DictWriter(text, fieldnames=list(self.history[0]))
         writer.writeheader()
         writer.writerows(self.history)
-        with records.replacing(self.folder / HISTORY_FILE) as file:
+        with store.replacing(self.folder / HISTORY_FILE) as file:
             file.write(text.getvalue().encode())
 
     def _report(self, trainer: lightning.Trainer, *, fraction_of_epoch: float) -> None:

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from hrm_bench import records
+from hrm_bench.records import store
+from hrm_bench.training.progress import PROGRESS_FILE
 
-PROGRESS_FILE = "progress.json"
 POLL_SECONDS = 0.25
 
 
@@ -26,17 +26,6 @@ class Watched(NamedTuple):
 
     label: str  # model, memory, seed
     folder: Path
-
-
-def report(folder: Path, *, epoch: int, max_epochs: int, fraction: float, perplexity: float | None) -> None:
-    """Say how far a cell is: its epoch, the share of all its epochs, the last validation perplexity."""
-    state = {"epoch": epoch, "max_epochs": max_epochs, "fraction": fraction, "perplexity": perplexity}
-    records.write_json(folder / PROGRESS_FILE, state, lasting=False)
-
-
-def clear(folder: Path) -> None:
-    """The cell has ended: its record says the rest."""
-    (folder / PROGRESS_FILE).unlink(missing_ok=True)
 
 
 class Display:
@@ -94,7 +83,7 @@ class Display:
 
     def _look(self) -> None:
         for cell in list(self.waiting):
-            record = self._fresh(cell.folder / records.RECORD_FILE)
+            record = self._fresh(cell.folder / store.RECORD_FILE)
             if record is not None:
                 self.waiting.remove(cell)
                 self.num_done += 1

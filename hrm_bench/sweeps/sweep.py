@@ -13,11 +13,14 @@ from typing import NamedTuple
 import filelock
 from omegaconf import DictConfig
 
-from hrm_bench import config, records, stopping
+from hrm_bench.cells.provenance import code_version
+from hrm_bench.config import compose
+from hrm_bench.config.identity import memory_mode
 from hrm_bench.errors import UsageError
-from hrm_bench.progress import Display, Watched
-from hrm_bench.provenance import code_version
-from hrm_bench.records import Record
+from hrm_bench.records import store
+from hrm_bench.records.schema import SCHEMA_VERSION, Record
+from hrm_bench.sweeps.display import Display, Watched
+from hrm_bench.training import stopping
 
 MANIFEST_FILE = "sweep.json"
 SECONDS_BETWEEN_LOOKS = 0.5  # at cells that another sweep has at work
@@ -35,7 +38,7 @@ class Cell(NamedTuple):
     @property
     def label(self) -> str:
         """The cell as a reader tells it from others: model, memory, seed."""
-        mode = config.memory_mode(self.cfg)
+        mode = memory_mode(self.cfg)
         return " ".join([self.cfg.model.name, *([] if mode == "none" else [mode]), f"seed {self.cfg.seed}"])
 
 
@@ -54,10 +57,10 @@ class Result(NamedTuple):
 
 def plan(cfg: DictConfig, overrides: Sequence[str], root: Path) -> Cell:
     """Check a cell whole, its text and its model included, and name its folder. Raises UsageError."""
-    from hrm_bench.run import cell_folder
-    from hrm_bench.training import build, load_windows
+    from hrm_bench.cells.run import cell_folder
+    from hrm_bench.training.build import build, load_windows
 
-    config.check(cfg)
+    compose.check(cfg)
     _check_lengths(cfg)
     load_windows(cfg)
     build(cfg)
@@ -98,25 +101,25 @@ def execute(cells: Sequence[Cell], root: Path, launch: Launch) -> Result:
             pass  # the request says so
     for cell in cells:
         if outcomes.get(cell.folder, {"status": "busy"})["status"] == "busy":
-            outcomes[cell.folder] = records.read_or_set_aside(cell.folder)[0] or Record(status="waiting")
+            outcomes[cell.folder] = store.read_or_set_aside(cell.folder)[0] or Record(status="waiting")
     return Result(cells, outcomes, request, has_run)
 
 
 def _standing(cells: Sequence[Cell]) -> tuple[Outcomes, list[Cell]]:
     """The cells that are finished, and those that are to run, without the records of how they failed before."""
-    from hrm_bench.run import clear, locked
+    from hrm_bench.cells.run import clear, locked
 
     finished, pending, told = Outcomes(), list[Cell](), dict[str, int]()
     for cell in cells:
-        record, notes = records.read_or_set_aside(cell.folder)
+        record, notes = store.read_or_set_aside(cell.folder)
         for note in notes:
             print(f"{cell.folder.name}: {note}", file=sys.stderr)
-        if record is not None and records.is_finished(record) and not cell.cfg.force:
+        if record is not None and store.is_finished(record) and not cell.cfg.force:
             finished[cell.folder] = record
             if record["code"] != code_version(cell.cfg):
                 told[OTHER_CODE] = told.get(OTHER_CODE, 0) + 1
             continue
-        if record is not None and record["schema_version"] != records.SCHEMA_VERSION:
+        if record is not None and record["schema_version"] != SCHEMA_VERSION:
             told[OTHER_SCHEMA] = told.get(OTHER_SCHEMA, 0) + 1
         pending.append(cell)
         if cell.folder.exists():
@@ -124,7 +127,7 @@ def _standing(cells: Sequence[Cell]) -> tuple[Outcomes, list[Cell]]:
                 if is_ours and cell.cfg.force:
                     clear(cell.folder)
                 elif is_ours:
-                    (cell.folder / records.RECORD_FILE).unlink(missing_ok=True)
+                    (cell.folder / store.RECORD_FILE).unlink(missing_ok=True)
     for what, number in told.items():
         tell_once(f"{number} of {len(cells)} cells {what}")
     return finished, pending
@@ -137,23 +140,23 @@ def tell_once(text: str) -> None:
 
 
 def _launched(cells: Sequence[Cell], launch: Launch) -> Outcomes:
-    from hrm_bench.run import fail
+    from hrm_bench.cells.run import fail
 
     try:
         return dict(zip((cell.folder for cell in cells), launch(cells), strict=True))
     except Exception as error:  # of the launcher: a process was killed, or a job cancelled
         if len(cells) == 1:
-            record = records.read_or_set_aside(cells[0].folder)[0]
-            if record is not None and records.is_finished(record):  # it died after its work was done
+            record = store.read_or_set_aside(cells[0].folder)[0]
+            if record is not None and store.is_finished(record):  # it died after its work was done
                 return {cells[0].folder: record}
             if cells[0].cfg.fail_fast:
                 stopping.request(stopping.FAIL_FAST)
             reason = f"its process died ({type(error).__name__}: {' '.join(str(error).split())}); was memory short?"
             return {cells[0].folder: fail(cells[0].cfg, cells[0].folder, reason)}
-    found = {cell.folder: records.read_or_set_aside(cell.folder)[0] for cell in cells}
+    found = {cell.folder: store.read_or_set_aside(cell.folder)[0] for cell in cells}
     outcomes = {folder: record for folder, record in found.items() if record is not None}
     left = [cell for cell in cells if cell.folder not in outcomes]
-    begun = [cell for cell in left if (cell.folder / records.CONFIG_FILE).exists()] or left[:1]
+    begun = [cell for cell in left if (cell.folder / store.CONFIG_FILE).exists()] or left[:1]
     for cell in begun:
         outcomes |= _launched([cell], launch)
     rest = [cell for cell in left if cell not in begun]
@@ -162,7 +165,7 @@ def _launched(cells: Sequence[Cell], launch: Launch) -> Outcomes:
 
 def _wait_for_one(cells: Sequence[Cell]) -> None:
     """Wait until one of these cells, which another sweep has at work, is free."""
-    from hrm_bench.run import locked
+    from hrm_bench.cells.run import locked
 
     while cells and stopping.requested() is None:
         for cell in cells:
@@ -174,10 +177,10 @@ def _wait_for_one(cells: Sequence[Cell]) -> None:
 
 def _write_manifest(cells: Sequence[Cell], root: Path) -> None:
     """Say which cells are in this folder, for whoever looks at it from outside."""
-    with filelock.FileLock(root / records.LOCK_FILE):  # two sweeps may begin here at once
+    with filelock.FileLock(root / store.LOCK_FILE):  # two sweeps may begin here at once
         known = read_manifest(root)
         known |= {cell.folder.name: cell.label for cell in cells}
-        records.write_json(root / MANIFEST_FILE, {"command": command(), "cells": known})
+        store.write_json(root / MANIFEST_FILE, {"command": command(), "cells": known})
 
 
 def read_manifest(root: Path) -> dict[str, str]:
@@ -225,7 +228,7 @@ def _report(
     finished: Sequence[Record], ran: Sequence[Record], root: Path, *, table: bool, logger: DictConfig | None
 ) -> None:
     """The table, where wanted, and the report, which W&B keeps too, where ``logger`` says how."""
-    from hrm_bench import tracking
+    from hrm_bench.cells import trackers
     from hrm_bench.report import outputs, tables
 
     if table:
@@ -233,8 +236,8 @@ def _report(
     for path in outputs.write_all([record for record in ran if "config" in record], root):
         print(f"Written: {os.path.relpath(path)}")
     if logger is not None:
-        tracking.report(finished, root, logger)
-    if told := tracking.shortfall(finished):
+        trackers.report(finished, root, logger)
+    if told := trackers.shortfall(finished):
         print(told, file=sys.stderr)
 
 

@@ -14,13 +14,16 @@ import filelock
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from hrm_bench import progress, records, snapshots, stopping, tracking
-from hrm_bench.config import SWEEP_KEYS, cell_name, identity, memory_mode
+from hrm_bench.cells import trackers
+from hrm_bench.cells.provenance import code_version
+from hrm_bench.cells.scoring import train_and_score
+from hrm_bench.config.compose import SWEEP_KEYS
+from hrm_bench.config.identity import cell_name, identity, memory_mode
 from hrm_bench.data import corpora
-from hrm_bench.provenance import code_version
-from hrm_bench.recorder import Recorder
-from hrm_bench.records import Record
-from hrm_bench.training import train_and_score
+from hrm_bench.records import store
+from hrm_bench.records.schema import SCHEMA_VERSION, Record
+from hrm_bench.training import progress, snapshots, stopping
+from hrm_bench.training.recorder import Recorder
 
 log = logging.getLogger("hrm_bench")
 
@@ -46,8 +49,8 @@ def run_cell(cfg: DictConfig, root: Path) -> Record:
         with stopping.listening(), locked(folder) as is_ours:
             if not is_ours:
                 return Record(status="busy")
-            found, notes = records.read_or_set_aside(folder)
-            return found if found is not None and records.is_finished(found) else _run_locked(cfg, folder, notes)
+            found, notes = store.read_or_set_aside(folder)
+            return found if found is not None and store.is_finished(found) else _run_locked(cfg, folder, notes)
     except Exception as error:  # before there is a log to tell it: the folder cannot be made, or the disk is full
         return Record(status="failed", reason=_reason(error))
 
@@ -55,7 +58,7 @@ def run_cell(cfg: DictConfig, root: Path) -> Record:
 @contextmanager
 def locked(folder: Path) -> Iterator[bool]:
     """Have the cell to ourselves; false where it is another's. A lock ends with its process, however that ends."""
-    lock = filelock.FileLock(folder / records.LOCK_FILE)
+    lock = filelock.FileLock(folder / store.LOCK_FILE)
     try:
         lock.acquire(blocking=False)
     except filelock.Timeout:
@@ -70,7 +73,7 @@ def locked(folder: Path) -> Iterator[bool]:
 def clear(folder: Path, *keep: str) -> None:
     """Remove what an earlier run of the cell left, but for its lock, what was set aside, and these."""
     for path in folder.iterdir():
-        if path.name not in (records.LOCK_FILE, *keep) and not records.is_set_aside(path):
+        if path.name not in (store.LOCK_FILE, *keep) and not store.is_set_aside(path):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
@@ -82,8 +85,8 @@ def _run_locked(cfg: DictConfig, folder: Path, notes: list[str]) -> Record:
     mirror = None
     with _log_to(folder / LOG_FILE):
         try:
-            OmegaConf.save(OmegaConf.create(record["config"]), folder / records.CONFIG_FILE)
-            mirror = tracking.Mirror(
+            OmegaConf.save(OmegaConf.create(record["config"]), folder / store.CONFIG_FILE)
+            mirror = trackers.Mirror(
                 cfg, name=folder.name, memory=record["memory"], folder=folder, run=before["run"] if before else None
             )
             for row in before["history"] if before else []:
@@ -125,7 +128,7 @@ def fail(cfg: DictConfig, folder: Path, reason: str) -> Record:
 def _close(folder: Path, record: Record) -> Record:
     """Write the record; where that cannot be, the record that says so."""
     try:
-        records.write_json(folder / records.RECORD_FILE, record)
+        store.write_json(folder / store.RECORD_FILE, record)
     except OSError as error:
         told = f"{record['reason']}; " if "reason" in record else ""
         return record | Record(status="failed", reason=f"{told}its record cannot be written: {_reason(error)}")
@@ -138,7 +141,7 @@ def _opening(cfg: DictConfig, folder: Path) -> Record:
     assert isinstance(config, dict)
     fingerprint = corpora.load(cfg.data).fingerprint
     return Record(
-        schema_version=records.SCHEMA_VERSION,
+        schema_version=SCHEMA_VERSION,
         identity=identity(cfg, fingerprint),
         code=code_version(cfg),
         config={str(key): value for key, value in config.items() if key not in SWEEP_KEYS},

@@ -19,15 +19,16 @@ from typing import Any
 
 import yaml
 
-from hrm_bench import records, stopping
-from hrm_bench.config import memory_mode
+from hrm_bench.config.identity import memory_mode
+from hrm_bench.config.schema import RecipeSchema
 from hrm_bench.errors import UsageError, no_such_key
-from hrm_bench.records import Record
+from hrm_bench.records import store
+from hrm_bench.records.schema import Record
 from hrm_bench.report import searches
 from hrm_bench.report.searches import Trial
 from hrm_bench.report.searches import perplexity as perplexity_of
-from hrm_bench.schemas import RecipeSchema
-from hrm_bench.sweep import Cell, Result
+from hrm_bench.sweeps.sweep import Cell, Result
+from hrm_bench.training import stopping
 
 GROUP = "hydra.sweeper.search"
 RECIPES = "recipes"  # the folder of the chosen values, a file a model
@@ -221,7 +222,7 @@ def write(studies: Sequence[Study], search: Search, root: Path) -> list[Path]:
         for study in studies
     ]
     space = {key: dict(each) for key, each in search.space.items()}
-    records.write_json(root / searches.FILE, {"seed": search.seed, "space": space, "studies": told})
+    store.write_json(root / searches.FILE, {"seed": search.seed, "space": space, "studies": told})
     written = [root / searches.FILE]
     for study, name in zip(studies, _file_names(studies), strict=True):
         if study.best is not None:
@@ -230,7 +231,7 @@ def write(studies: Sequence[Study], search: Search, root: Path) -> list[Path]:
             heading = (
                 f"# The best of {len(study.trials)} trials: validation perplexity {study.best['perplexity']:.2f}.\n"
             )
-            with records.replacing(path) as file:
+            with store.replacing(path) as file:
                 file.write((heading + yaml.safe_dump(study.best["values"], sort_keys=False)).encode())
             written.append(path)
     return written

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from omegaconf import DictConfig, OmegaConf
 
 from hrm_bench import network
-from hrm_bench.records import Epoch, Record
+from hrm_bench.records.schema import Epoch, Record
 
 if TYPE_CHECKING:
     from wandb import Run

@@ -1,0 +1,1 @@
+"""One cell, from its config to its record."""

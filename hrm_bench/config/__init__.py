@@ -1,0 +1,1 @@
+"""The config of a cell: its schema, its composition and its identity."""

@@ -1,0 +1,1 @@
+"""The record of a cell: its schema, and how it is written and read."""
