@@ -42,10 +42,12 @@ $(LOWEST)/ready: pyproject.toml constraints-lowest.txt
 test_lowest: $(LOWEST)/ready ## Run the tests with the lowest versions that pyproject.toml allows
 	$(LOWEST)/bin/python $(TESTS)
 
-check: setup ## What to run before a commit: style, types, tests
+check: setup ## What to run before a commit: style, types, imports, spelling, tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell
 	$(BIN)/python $(TESTS)
 
 ifeq ($(RECIPE),published)
@@ -105,11 +107,11 @@ report: setup ## The report of all sweeps in multirun/, again, from their record
 	$(BIN)/python -m hrm_bench.report
 
 dashboard: setup ## A W&B workspace that compares model, memory and seed; needs `wandb login`
-	$(BIN)/python -m hrm_bench.dashboard $(ARGS)
+	$(BIN)/python tools/wandb_workspace.py $(ARGS)
 
-bench: setup ## How fast it is, as ratios: against plain code, peers and the machine (a quarter of an hour)
+bench: setup ## How fast it is, as ratios: against plain code, peers and a bare loop (a quarter of an hour)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 -c constraints.txt -e '.[peers]'
-	$(BIN)/python -m hrm_bench.bench $(ARGS)
+	$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## Remove both .venv and caches; multirun/ is kept
 	rm -rf $(VENV) $(LOWEST) *.egg-info .pytest_cache .mypy_cache .ruff_cache dist build

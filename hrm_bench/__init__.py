@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hrm_bench.config.compose import compose
-    from hrm_bench.report.load import load
+    from hrm_bench.records.tidy import load
     from hrm_bench.training.build import build
 
 __all__ = ["build", "compose", "load"]
@@ -26,7 +26,7 @@ def __getattr__(name: str) -> Any:
 
         return build
     if name == "load":
-        from hrm_bench.report.load import load
+        from hrm_bench.records.tidy import load
 
         return load
     raise AttributeError(f"module 'hrm_bench' has no attribute '{name}'")

@@ -1,5 +1,6 @@
-"""``python -m hrm_bench``: compose one cell, or with ``-m`` a sweep of them, and run."""
+"""``python -m hrm_bench``: train one cell, or with ``-m`` a sweep of cells; or run the command that comes first."""
 
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -8,62 +9,97 @@ from typing import TYPE_CHECKING
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from hrm_bench.config.compose import COMPOSITION_ERRORS, conf_folder, not_searched
-from hrm_bench.errors import UsageError, end_quietly, explain, of_disk, stop
+from hrm_bench import cli
+from hrm_bench.config.compose import (
+    COMPOSITION_ERRORS,
+    check,
+    check_command,
+    conf_folder,
+    explain,
+    groups,
+    not_searched,
+    unchecked,
+)
+from hrm_bench.errors import UsageError
 
 if TYPE_CHECKING:
     from hrm_bench.records.schema import Record
 
+USAGE = """\
+hrm_bench: hierarchical, recurrent and memory-augmented character models, compared so that it can be trusted
+
+  python -m hrm_bench                                               train one HRM
+  python -m hrm_bench model=hrm,infini_hrm memory=reset,carry -m    sweep every combination
+  python -m hrm_bench -m experiment=hrm_vs_lct launcher=joblib      a published experiment, on every core
+"""
+DISK_HINT = "choose another folder with hydra.run.dir=FOLDER, or hydra.sweep.dir=FOLDER for a sweep"
+INTERRUPTED = "interrupted; type the same command again to continue"
+
 
 @hydra.main(config_path=str(conf_folder()), config_name="config", version_base="1.3")
 def launch(cfg: DictConfig) -> "Record | None":
-    """Run one cell: as a command of its own, or as a job of a sweep, which shows and tells for all its cells."""
-    from hrm_bench import status
-    from hrm_bench.cells import run
-    from hrm_bench.sweeps import sweep
+    """Run one cell: the only one of a command, or one job of a sweep, which prints for all its cells."""
+    from hrm_bench.cells.run import run_cell
 
     hydra_config = HydraConfig.get()
     root = Path(hydra_config.runtime.output_dir)
     if hydra_config.mode == RunMode.MULTIRUN:
-        return run.run_cell(cfg, root)
+        check(cfg)  # converts its values to their types, as the sweep's plan does
+        return run_cell(cfg, root, hydra_config.overrides.task)
+
+    from hrm_bench import train
+    from hrm_bench.sweeps import sweep
+
     try:
-        cell = sweep.plan(cfg, (), root)
-    except UsageError as error:  # told here, since Hydra adds a line of its own to what leaves a job
-        stop(error)
-    if note := not_searched(hydra_config.runtime.choices):
+        cell = sweep.plan(cfg, hydra_config.overrides.task, root)
+    except UsageError as error:  # printed here, since Hydra adds a line of its own to what leaves a job
+        cli.stop(error)
+    if note := not_searched(cfg):
         print(note, file=sys.stderr)
-    if cfg.plan:
-        status.show_plan([cell], root)
-    else:
-        sweep.conclude(sweep.execute([cell], root, lambda _: [run.run_cell(cfg, root)]), root=root)
+    if status := train.run_cells([cell], root, lambda cells, stop: [run_cell(cells[0], stop=stop)]):
+        sys.exit(status)
     return None
 
 
-def main() -> None:
-    """Exit status 0, 1 where a cell failed, 2 where the request cannot be met, 130 or 143 where it was interrupted."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, to be told in one line
+def help_text(words: list[str]) -> str:
+    """Return what ``--help`` shows: the commands, the config groups, and the config that the words compose.
+
+    Hydra's own help takes three times as long, since it copies its schemas for every group.
+    """
+    cfg = unchecked(*(word for word in words if not word.startswith("-")))
+    choices = "\n".join(f"  {group}: {', '.join(names)}" for group, names in groups().items())
+    return (
+        f"{USAGE}\n{cli.command_list()}\n\nGroups and their choices (compose with group=choice):\n{choices}\n\n"
+        f"Every value, with its default (override with key=value):\n\n{OmegaConf.to_yaml(cfg)}"
+    )
+
+
+def compose_and_train(words: list[str]) -> int:
+    """Train what Hydra composes from the words. Raises UsageError."""
     # Hydra takes -m before or after the overrides, not among them.
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
+    sys.argv[1:] = sorted(words, key=lambda word: word not in ("-m", "--multirun"))
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, where each becomes one line
+    if {"-h", "--help"} & set(words):
+        print(help_text(words))
+        return 0
+    check_command(sys.argv[1:])
     try:
         launch()
-    except UsageError as error:
-        stop(error)
     except COMPOSITION_ERRORS as error:
-        stop(UsageError(explain(error)))
-    except ValueError as error:  # Hydra's word for group=3; any other is a fault of ours
-        if not str(error).startswith("Config group override"):
-            raise
-        stop(UsageError(explain(error)))
-    except BrokenPipeError:
-        end_quietly()
-    except OSError as error:
-        hint = "choose another folder with hydra.run.dir=FOLDER, or hydra.sweep.dir=FOLDER for a sweep"
-        stop(UsageError(of_disk(error, hint)))
-    except KeyboardInterrupt:  # before the first cell, or after the last
-        print("interrupted; the same command goes on", file=sys.stderr)
-        sys.exit(130)
+        raise UsageError(explain(error)) from error
+    return 0
+
+
+def main() -> None:
+    """Run the command that the first word names, or train; see ``cli.run`` for the exit status."""
+    name, *words = sys.argv[1:] or [""]
+    if name in cli.COMMANDS:
+        module = "hrm_bench.report.__main__" if name == "report" else f"hrm_bench.{name}"
+        command = importlib.import_module(module)
+        cli.run(command.main, getattr(command, "HELP", None), words)
+    cli.run(compose_and_train, disk_hint=DISK_HINT, interrupted=INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -3,29 +3,29 @@
 Shapes: B lanes, T characters, D width, V vocabulary, W windows of a sample.
 """
 
-import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import lightning
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchmetrics import MeanMetric
+from torch.nn.parallel import DistributedDataParallel
 
-from hrm_bench.data.distillation import Teacher
-from hrm_bench.layers.compressive_memory import Memory, WriteRule
+from hrm_bench.layers import carried
+from hrm_bench.layers.carried import Memory
+from hrm_bench.layers.compressive_memory import WriteRule
 from hrm_bench.layers.dropout import Dropout
-
-if TYPE_CHECKING:
-    from hrm_bench.objectives import Objective
+from hrm_bench.layers.gate import Gated, GateMeans
+from hrm_bench.layers.initialisation import initialise, stream_seed
+from hrm_bench.layers.mean import Mean
 
 State = tuple[Tensor, ...]  # each (B, T, D): what goes from segment to segment of one window
-Memories = tuple[Memory, ...]  # one for each memory of the model: what goes from window to window of one lane
+Window = tuple[Tensor, Tensor]  # (B, T) characters, and (B, T) next characters or (B, T, V) distributions of them
 Batch = tuple[Tensor, Tensor]  # (B, W·window) characters and their next characters
-
-LEARNED_STD = 0.02  # embeddings and learned states
+Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # of the (B, W·window) characters and targets of a batch
 
 
 @dataclass(frozen=True)
@@ -39,136 +39,189 @@ class MemoryPolicy:
 
     @property
     def evaluation_mode(self) -> str:
-        """The mode that texts are scored under."""
+        """Return the mode in which texts are scored."""
         return self.mode if self.evaluation == "same" or self.mode == "none" else self.evaluation
 
 
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What every model is built with, besides the config of its own architecture."""
+
+    vocabulary_size: int
+    window: int
+    memory: MemoryPolicy
+    seed: int
+
+
 class Refinement(NamedTuple):
-    """What a window has become after one more segment."""
+    """What a segment has made of a window."""
 
     logits: Tensor  # (B, T, V)
-    state: State  # with the gradient of this segment; the next segment gets it detached
-    memory: Memories  # what the next window will read, if this segment is the last
+    state: State  # with the gradient of this segment; the next segment gets it without
+    memory: Memory  # what the next window will read, if this segment is the last
+    read_by_head: Tensor | None  # (B, T, D), without gradient; None if the head reads no part of the state
+
+
+class Step(NamedTuple):
+    """One optimizer step: which optimizer takes it, and the losses whose gradients it sums, computed one at a time."""
+
+    optimizer: int
+    losses: Iterable[Tensor]
+    num_losses: int = 1
+    name: str = "task"
+
+
+class Trained(NamedTuple):
+    """What training on a sample has given."""
+
+    losses: list[Tensor]  # the task loss of each window in nats per character, without gradient
+    memory: Memory  # after the last window
+
+
+Steps = Generator[Step, None, Trained]
+
+
+class Objective(Protocol):
+    """What a model asks of an objective; see ``objectives.Objective``."""
+
+    gradient_clip: float  # largest norm of a step's gradients together
+
+    def optimizers(self, model: "CharLM") -> list[torch.optim.Optimizer]: ...
+
+    def schedule(self, optimizers: Sequence[torch.optim.Optimizer], progress: float) -> None: ...
+
+    def steps(self, model: "CharLM", windows: Sequence[Window], memory: Memory, *, weight: float) -> Steps: ...
 
 
 class CharLM(lightning.LightningModule):
     """A character language model that refines each window over segments, with a memory from window to window.
 
-    A subclass gives ``initial_state``, ``segment`` and, if it has a memory, ``uses_memory`` and ``initial_memory``; its
-    output head is called ``head``. It is an ordinary module: ``logits, memory = model(tokens)`` needs no Trainer.
+    A subclass defines ``segment`` and has an output layer called ``head``. Where it needs them it defines
+    ``initial_state``, ``read_by_head``, ``initial_memory`` (with ``uses_memory``), ``commit`` and ``memory_norm``. It
+    is an ordinary module: ``logits, memory = model(tokens)`` needs no Trainer, and no ``objective``.
     """
 
     uses_memory: ClassVar[bool] = False
 
     head: nn.Linear
+    objective: Objective  # set by what trains the model
 
-    def __init__(
-        self, *, window: int, num_segments: int, memory: MemoryPolicy, objective: "Objective", seed: int
-    ) -> None:
+    def __init__(self, setting: Setting, *, num_segments: int) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.window = window
+        self.vocabulary_size = setting.vocabulary_size
+        self.window = setting.window
+        self.memory_policy = setting.memory
+        self.seed = setting.seed
         self.num_segments = num_segments
-        self.memory_policy = memory
-        self.objective = objective
-        self.seed = seed
-        self.character_dropout = 0.0
-        self.teacher: Teacher | None = None
-        self.taught = 0.0  # lanes of the teacher's text for each lane of a batch
-        self.nll = MeanMetric(sync_on_compute=False).set_dtype(torch.float64)  # every rank scores all of a text
-        self.train_nll = MeanMetric().set_dtype(torch.float64)
-        self.last_memory: Memories = ()  # after the last batch, of its lanes
-        self._compiled: Callable[[Tensor, State, Memories], tuple[Tensor, State, Memories]] | None = None
+        self.transforms: list[Transform] = []  # of each training batch, in order; they may append lanes
+        self.notes: list[str] = []  # what was asked of the model and left out, one sentence each
+        self.nll = Mean()  # every rank scores all of a text
+        self.train_nll = Mean(of_ranks=True)
+        self.last_memory: Memory = ()  # of the lanes of the last batch, after it
+        self.gate_means = GateMeans()  # while a Trainer scores a text
+        self._compiled: Callable[[Tensor, State, Memory, int], tuple[Tensor, State, Memory]] | None = None
         self._compiled_shape: tuple[int, int] | None = None
 
     # What an architecture provides
 
-    def initial_state(self, num_lanes: int, length: int) -> State:
-        """The state that the first segment of a window of ``length`` ≤ window characters starts from."""
+    def segment(self, tokens: Tensor, state: State, memory: Memory, index: int) -> tuple[Tensor, State, Memory]:
+        """Run refinement pass number ``index``, from 0, over one window of (B, T) tokens.
+
+        Returns logits (B, T, V), the new state, and the update that ``commit`` writes into the memory.
+        """
         raise NotImplementedError
 
-    def initial_memory(self, num_lanes: int) -> Memories:
-        """Empty memories, one for each that the model has."""
+    def initial_state(self, num_lanes: int, length: int) -> State:
+        """Return the state from which the first segment of ``length`` ≤ window characters starts."""
         return ()
 
-    def segment(self, tokens: Tensor, state: State, memory: Memories) -> tuple[Tensor, State, Memories]:
-        """One refinement pass over one window of (B, T) tokens: logits (B, T, V), new state, what to add to memory."""
-        raise NotImplementedError
+    def read_by_head(self, state: State) -> Tensor | None:
+        """Return the part of a state that ``head`` has read to give the segment's logits; by default the last."""
+        return state[-1] if state else None
+
+    def initial_memory(self, num_lanes: int) -> Memory:
+        """Return empty memories for new lanes: any tuple of tensors with the lane first, see ``layers.carried``."""
+        return ()
+
+    def commit(self, memory: Memory, update: Memory) -> Memory:
+        """Return the memory after an update; by default their sum."""
+        return carried.added(memory, update)
+
+    def memory_norm(self, memory: Memory) -> Tensor:
+        """Return how large a memory is, one number; by default the mean over lanes of the norm of all its numbers."""
+        return carried.norm(memory)
+
+    # What every architecture has
 
     def initialise(self, *, width: int) -> None:
-        """Draw every parameter anew, each from a stream of its own that (seed, name) decides.
-
-        So models of one seed agree wherever they have a parameter of the same name and shape. Linear weights have
-        std 1/√width, embeddings and learned states 0.02, all from a normal that is truncated at ±2 (not ±2 std: far out
-        in its tails); all else (norms at 1, gates at 0) keeps the value it was built with.
-        """
-        for prefix, module in self.named_modules():
-            if isinstance(module, nn.Linear):
-                std = width**-0.5
-            elif isinstance(module, (nn.Embedding, nn.ParameterList)):
-                std = LEARNED_STD
-            else:
-                continue
-            for name, parameter in module.named_parameters(prefix, recurse=False):
-                digest = hashlib.sha256(f"{self.seed}/{name}".encode()).digest()
-                stream = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-                nn.init.trunc_normal_(parameter, std=std, a=-2.0, b=2.0, generator=stream)
+        """Draw the parameters from the model's seed; a constructor calls it last, see ``layers.initialisation``."""
+        initialise(self, seed=self.seed, width=width)
 
     @property
     def gates(self) -> list[nn.Parameter]:
-        """The parameters that decide what share a memory is given: in a layer with a memory, those called ``gate``."""
-        return [parameter for name, parameter in self.named_parameters() if name.endswith(".gate")]
+        """Return the parameters that decide how much of a memory is let through, of all layers that declare one."""
+        return [module.gate for module in self.modules() if isinstance(module, Gated)]
 
-    def regularise(self, *, character_dropout: float, **rates: float) -> None:
-        """Train with dropout, at a rate a place; from here on.
+    def memory_course(self) -> dict[str, float]:
+        """Return what a Trainer's last scoring of a text says of the memory.
 
-        Raises ValueError where the model has no such place.
+        ``memory_share`` is what the gates let through, mean over the text, heads and layers, if there are gates;
+        ``memory_norm`` is the norm of the memory at the text's end.
         """
-        self.character_dropout = character_dropout
+        gate_mean = self.gate_means.mean()
+        gates = {} if gate_mean is None else {"memory_share": gate_mean}
+        return {**gates, "memory_norm": float(self.memory_norm(self.last_memory))}
+
+    def regularise(self, rates: Mapping[str, float]) -> list[str]:
+        """Set the dropout rate of each site, from here on; return the sites with a rate that the model lacks."""
         dropouts = [module for module in self.modules() if isinstance(module, Dropout)]
-        for place, rate in rates.items():
-            at_place = [dropout for dropout in dropouts if dropout.place == place]
-            if rate and not at_place:
-                raise ValueError(place)
-            for dropout in at_place:
-                dropout.rate = rate
+        for dropout in dropouts:
+            dropout.rate = rates.get(dropout.site, dropout.rate)
+        present = {dropout.site for dropout in dropouts}
+        return [site for site, rate in rates.items() if rate and site not in present]
 
-    def compile_training(self, num_lanes: int) -> None:
-        """Train on whole windows of so many lanes by compiled code, from here on; all else goes on as it is.
+    def compile_training(self, num_lanes: int | None) -> None:
+        """Compile training on whole windows of ``num_lanes`` lanes; None: compile nothing, as a copy of a model must.
 
-        One shape alone, since each takes its own compiling: the last, smaller batch and evaluation are not worth it.
+        Other shapes, such as the last, smaller batch, are not worth the time that compiling takes.
         """
-        self._compiled = torch.compile(self.segment, dynamic=False)
-        self._compiled_shape = (num_lanes, self.window)
+        self._compiled = None if num_lanes is None else torch.compile(self.segment, dynamic=False)
+        self._compiled_shape = None if num_lanes is None else (num_lanes, self.window)
 
-    # The order of things
+    # The order of windows, segments and memory
 
-    def refine(self, tokens: Tensor, memory: Memories) -> Iterator[Refinement]:
-        """Run the segments of one window, (B, T) with T ≤ window, and give what each of them made of it.
+    def refine(self, tokens: Tensor, memory: Memory, num_segments: int | None = None) -> Iterator[Refinement]:
+        """Run the segments of one window, (B, T) with T ≤ window, and yield what each of them has made of it.
 
         Every segment reads the memory as it stood before the window; it is written once, after the last. Only
         ``write=every_segment`` lets a segment read what an earlier one wrote of the same window, its future included.
         """
+        num_segments = self.num_segments if num_segments is None else num_segments
         state = self.initial_state(*tokens.shape)
         compiled = self._compiled if self.training and tokens.shape == self._compiled_shape else None
-        for index in range(self.num_segments):
-            logits, state, update = (compiled or self.segment)(tokens, state, memory)
-            written = self.memory_policy.write == "every_segment" or index + 1 == self.num_segments
-            if written and self.memory_policy.mode != "none":
-                memory = tuple((old + new).detach() for old, new in zip(memory, update, strict=True))
-            yield Refinement(logits, state, memory)
-            state = tuple(level.detach() for level in state)
+        for index in range(num_segments):
+            logits, state, update = (compiled or self.segment)(tokens, state, memory, index)
+            writes = self.memory_policy.write == "every_segment" or index + 1 == num_segments
+            if writes and self.memory_policy.mode != "none":
+                memory = carried.detach(self.commit(memory, update))
+            values = tuple(level.detach() for level in state)
+            yield Refinement(logits, state, memory, self.read_by_head(values))
+            state = values
 
-    def forward(self, tokens: Tensor, memory: Memories | None = None) -> tuple[Tensor, Memories]:
-        """Logits (B, T, V) of (B, T) tokens, any T ≥ 1, and the memory after them.
+    def forward(
+        self, tokens: Tensor, memory: Memory | None = None, *, num_segments: int | None = None
+    ) -> tuple[Tensor, Memory]:
+        """Return the logits (B, T, V) of (B, T) tokens, any T ≥ 1, and the memory after them.
 
         The tokens are taken in windows from the left (the last may be shorter); each window's logits are those of its
-        last segment. ``memory`` is what an earlier call gave back, for the same lanes; by default it starts empty.
+        last segment. ``memory`` is what an earlier call has returned for the same lanes; by default it is empty.
         """
         memory = self.initial_memory(tokens.shape[0]) if memory is None else memory
         logits = []
         for window in tokens.split(self.window, dim=1):
-            *_, last = self.refine(window, memory)
+            for refinement in self.refine(window, memory, num_segments):
+                last = refinement
             logits.append(last.logits)
             memory = last.memory
         return torch.cat(logits, dim=1), memory
@@ -183,52 +236,66 @@ class CharLM(lightning.LightningModule):
         self.train_nll.reset()
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Train on every window of a batch; the last one's loss. Of several ranks, each takes every so many-th lane.
+        """Train on every window of a batch and return the last one's loss. Of R ranks, each takes every R-th lane.
 
         What the batch draws at random is a function of the seed, the epoch, the batch and the rank alone.
         """
         ranks, rank = self.trainer.world_size, self.trainer.global_rank
-        torch.manual_seed(_stream_seed(self.seed, self.current_epoch, batch_index, rank))
+        torch.manual_seed(stream_seed(self.seed, self.current_epoch, batch_index, rank))
         tokens, targets = (part[rank::ranks] for part in batch)
-        self.objective.schedule(self.trainer.optimizers, self._place(batch_index))
-        share = len(tokens) * ranks / len(batch[0])  # of the batch's loss, which is the mean over ranks
-        memory = self._incoming(len(tokens), self.memory_policy.mode)
         num_lanes = len(tokens)
-        if self.teacher is not None:
-            tokens, targets = self._taught(tokens, targets, self.teacher)
-            memory = tuple(map(Memory.joined, zip(memory, self.initial_memory(len(tokens) - num_lanes), strict=True)))
-        tokens = self._noised(tokens)
-        for window, target in zip(tokens.split(self.window, dim=1), targets.split(self.window, dim=1), strict=True):
-            loss, memory = self.objective.train_window(self, window, target, memory, share=share)
+        weight = num_lanes * ranks / len(batch[0])  # ranks average their gradients
+        memory = self._incoming(num_lanes, self.memory_policy.mode)
+        for transform in self.transforms:
+            tokens, targets = transform(tokens, targets)
+        if len(tokens) > num_lanes:
+            memory = carried.join([memory, self.initial_memory(len(tokens) - num_lanes)])
+        windows = [*zip(tokens.split(self.window, dim=1), targets.split(self.window, dim=1), strict=True)]
+        self.objective.schedule(self.trainer.optimizers, self._progress(batch_index))
+        trained = follow(self.objective.steps(self, windows, memory, weight=weight), self._take)
+        for loss, (window, _) in zip(trained.losses, windows, strict=True):
             self.train_nll.update(loss, weight=window.numel())
-        self.last_memory = tuple(each.lanes(0, num_lanes) for each in memory)
-        return loss
+        self.last_memory = carried.lanes(trained.memory, 0, num_lanes)
+        return trained.losses[-1]
+
+    def _take(self, step: Step) -> None:
+        """Take one clipped optimizer step on the sum of its losses, with one graph at a time.
+
+        Parameters that no loss reaches keep no gradient, so AdamW leaves them alone.
+        """
+        optimizers: Any = self.optimizers()  # Lightning unpacks a single one
+        optimizer = optimizers[step.optimizer] if isinstance(optimizers, list) else optimizers
+        optimizer.zero_grad(set_to_none=True)
+        wrapped = self.trainer.strategy.model
+        for number, loss in enumerate(step.losses, start=1):
+            is_last = number == step.num_losses  # only then do ranks average their gradients
+            with wrapped.no_sync() if isinstance(wrapped, DistributedDataParallel) and not is_last else nullcontext():
+                self.manual_backward(loss)
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        nn.utils.clip_grad_norm_(parameters, self.objective.gradient_clip)
+        optimizer.step()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what an epoch has gathered so far, of every rank; not to a file of weights alone."""
         if "optimizer_states" not in checkpoint:
             return
-        # The metric's own name for the sum is mean_value.
-        ours = (self.train_nll.mean_value, self.train_nll.weight, [tuple(memory) for memory in self.last_memory])
-        gathered: list[Any] = [ours]
+        own = (self.train_nll.sums, carried.tensors(self.last_memory))
+        gathered: list[Any] = [own]
         if self.trainer.world_size > 1:
             gathered = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(gathered, ours)
+            torch.distributed.all_gather_object(gathered, own)
         checkpoint["epoch_so_far"] = gathered
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        total, weight, memories = checkpoint["epoch_so_far"][self.trainer.global_rank]
-        self.train_nll.mean_value, self.train_nll.weight = total.to(self.device), weight.to(self.device)
-        self.train_nll._update_count = 1  # or it would warn that it was never updated
-        self.last_memory = tuple(Memory(*(part.to(self.device) for part in memory)) for memory in memories)
+        sums, values = checkpoint["epoch_so_far"][self.trainer.global_rank]
+        self.train_nll.sums = sums.to(self.device)
+        values = [value.to(self.device) for value in values]
+        self.last_memory = carried.rebuilt(self.initial_memory(1), values) if values else ()
 
     def on_validation_epoch_start(self) -> None:
         self.last_memory = ()
-        for module in self.modules():
-            if isinstance(module, MeanMetric) and module is not self.train_nll:
-                module.reset()
-
-    on_test_epoch_start = on_validation_epoch_start
+        self.nll.reset()
+        self.gate_means.switch_on()
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Score samples in the text's order; ``carry`` reads them as the one stream that they are."""
@@ -239,39 +306,34 @@ class CharLM(lightning.LightningModule):
         logits, self.last_memory = self(tokens, self._incoming(tokens.shape[0], mode))
         self.nll.update(functional.cross_entropy(logits.flatten(0, 1), targets.flatten()), weight=targets.numel())
 
+    def on_validation_epoch_end(self) -> None:
+        self.gate_means.is_on = False
+        self.log("validation/nll", self.nll.compute(), sync_dist=True)  # equal in every rank
+
+    on_test_epoch_start = on_validation_epoch_start
     test_step = validation_step
 
-    def on_validation_epoch_end(self) -> None:
-        self.log("validation/nll", self.nll.compute(), sync_dist=True)  # the same in every rank
-
     def on_test_epoch_end(self) -> None:
+        self.gate_means.is_on = False
         self.log("test/nll", self.nll.compute())
 
-    def _place(self, batch_index: int) -> float:
-        """Of the end of a batch of this epoch, between training's start, 0, and its end, 1."""
+    def _progress(self, batch_index: int) -> float:
+        """Return the fraction of training that is completed after this batch of the epoch."""
         epochs, batches = self.trainer.max_epochs, self.trainer.num_training_batches
         return (self.current_epoch + (batch_index + 1) / batches) / epochs if epochs else 0.0
 
-    def _taught(self, tokens: Tensor, targets: Tensor, teacher: Teacher) -> Batch:
-        """The lanes of a batch, and after them those of the teacher's text; all targets are distributions."""
-        read, expected = teacher.lanes(round(self.taught * len(tokens)), tokens.shape[1], tokens.device)
-        certain = functional.one_hot(targets, self.head.out_features).to(expected.dtype)
-        return torch.cat((tokens, read)), torch.cat((certain, expected))
-
-    def _noised(self, tokens: Tensor) -> Tensor:
-        """The characters that are read in training: a share of them is replaced by others, any as likely."""
-        if not self.character_dropout:
-            return tokens
-        replaced = torch.rand(tokens.shape, device=tokens.device) < self.character_dropout
-        return torch.where(replaced, torch.randint_like(tokens, self.head.out_features), tokens)
-
-    def _incoming(self, num_lanes: int, mode: str) -> Memories:
-        """What the lanes of a batch read first: nothing, or, in mode ``carry``, what the batch before left in them."""
-        if mode == "carry" and self.last_memory and self.last_memory[0].matrix.shape[0] >= num_lanes:
-            return tuple(memory.lanes(0, num_lanes) for memory in self.last_memory)
+    def _incoming(self, num_lanes: int, mode: str) -> Memory:
+        """Return what a batch's lanes read first: in mode ``carry`` what the batch before has left, else nothing."""
+        if mode == "carry" and (carried.num_lanes(self.last_memory) or 0) >= num_lanes:
+            return carried.lanes(self.last_memory, 0, num_lanes)
         return self.initial_memory(num_lanes)
 
 
-def _stream_seed(*place: int) -> int:
-    """A seed for each place; PyTorch uses its last 32 bits, so the numbers must not only stand side by side."""
-    return int.from_bytes(hashlib.sha256("/".join(map(str, place)).encode()).digest()[:8], "big") >> 1
+def follow(steps: Steps, take: Callable[[Step], None]) -> Trained:
+    """Call ``take`` with each step of an objective, one at a time, and return what the objective returns."""
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as end:
+            return end.value
+        take(step)

@@ -1,26 +1,26 @@
-"""Whether a server is there, before a library waits for it for minutes."""
+"""Checks whether a server is reachable, so that no library waits minutes for one that is not."""
 
 import threading
 import urllib.error
 import urllib.request
 
-PATIENCE = 5.0  # seconds
+TIMEOUT = 5.0  # seconds
 
 
-def answers(url: str) -> bool:
-    """Whether anything answers at a URL within PATIENCE; the name's look-up, which has no time-out, included."""
+def is_reachable(url: str) -> bool:
+    """Return whether a server answers at a URL within TIMEOUT, which includes looking up its name."""
     answered = threading.Event()
 
-    def ask() -> None:
+    def request() -> None:
         try:
-            urllib.request.urlopen(url, timeout=PATIENCE).close()
+            urllib.request.urlopen(url, timeout=TIMEOUT).close()
         except urllib.error.HTTPError:
-            answered.set()  # a refusal is an answer, too
+            pass  # a refusal is an answer too
         except OSError:
             return
         answered.set()
 
-    thread = threading.Thread(target=ask, daemon=True)
+    thread = threading.Thread(target=request, daemon=True)  # the look-up of a name has no time-out of its own
     thread.start()
-    thread.join(PATIENCE)
+    thread.join(TIMEOUT)
     return answered.is_set()

@@ -1,4 +1,7 @@
-"""The ways to train a model: the two of the reports, one optimizer step after each segment, and a control of the first.
+"""The ways to train a model: the two of the reports, and a control of the first.
+
+An objective is a generator of optimizer steps over the windows of a sample. It decides what a step minimises and which
+parameters the step may touch; ``CharLM.training_step`` takes the steps.
 
 Shapes: B lanes, T characters, D width, V vocabulary.
 """
@@ -6,115 +9,53 @@ Shapes: B lanes, T characters, D width, V vocabulary.
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
-from lightning.pytorch.core.optimizer import LightningOptimizer
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
-from torch.nn.parallel import DistributedDataParallel
 
-from hrm_bench.charlm import CharLM, Memories, Refinement
-from hrm_bench.layers.compressive_memory import Memory
-
-
-@dataclass(frozen=True)
-class OptimizerSettings:
-    """AdamW (arXiv 1711.05101), the course of its learning rate, and the clipping before each of its steps."""
-
-    learning_rate: float
-    weight_decay: float
-    gradient_clip: float  # largest norm of all gradients together
-    gate_learning_rate: float | None = None  # of a memory's gates, which then have no weight decay
-    decayed: Literal["all", "matrices"] = "all"  # matrices: what has fewer than two axes has no weight decay
-    warmup: float = 0.0  # share of training over which the rate rises in a line, from 0
-    final_learning_rate: float = 1.0  # share of the rate at the end, to which it falls by half a cosine
-    micro_batches: int = 1  # that a batch is taken in, one after another, for a step of them all
-
-    def share(self, place: float) -> float:
-        """Of the learning rate, at a place between training's start, 0, and its end, 1."""
-        if place < self.warmup:
-            return place / self.warmup
-        fallen = (place - self.warmup) / (1 - self.warmup) if self.warmup < 1 else 0.0
-        cosine = (1 + math.cos(math.pi * min(1.0, fallen))) / 2
-        return self.final_learning_rate + (1 - self.final_learning_rate) * cosine
+from hrm_bench.charlm import CharLM, Refinement, Steps, Window
+from hrm_bench.charlm import Step as Step
+from hrm_bench.charlm import Trained as Trained
+from hrm_bench.layers import carried
+from hrm_bench.layers.carried import Memory
+from hrm_bench.optimizers import OptimizerSettings, optimizer, set_learning_rates
 
 
 class Objective(ABC):
-    """Decides what a step minimises and which parameters it may touch."""
+    """A way to train a model: which optimizers it has, and the steps that each of them takes."""
 
-    separable: ClassVar[bool] = True  # whether a batch's loss is the mean of its lanes', so that they can be shared out
+    separable: ClassVar[bool] = True  # a batch's loss is the mean of its lanes' losses, so that lanes can be shared out
 
-    def __init__(self, *, optimizer: OptimizerSettings) -> None:
-        self.settings = optimizer
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """The values of an objective's own; by default it has none."""
 
-    @abstractmethod
+    def __init__(self, config: Config, settings: OptimizerSettings) -> None:
+        self.settings = settings
+        self.gradient_clip = settings.gradient_clip
+
     def optimizers(self, model: CharLM) -> list[torch.optim.Optimizer]:
-        """Fresh optimizers for the parameters that this objective trains."""
+        """Return fresh optimizers of the parameters that this objective trains; by default one of all."""
+        return [optimizer(self.settings, model.parameters(), gates=model.gates)]
+
+    def schedule(self, optimizers: Sequence[torch.optim.Optimizer], progress: float) -> None:
+        """Give the optimizers the learning rates of this fraction of training."""
+        set_learning_rates(self.settings, optimizers, progress)
 
     @abstractmethod
-    def train_window(
-        self, model: CharLM, tokens: Tensor, targets: Tensor, memory: Memories, *, share: float
-    ) -> tuple[Tensor, Memories]:
-        """Train on one window of (B, T) tokens: the last segment's task loss (nats a character), the memory after.
+    def steps(self, model: CharLM, windows: Sequence[Window], memory: Memory, *, weight: float) -> Steps:
+        """Yield the optimizer steps of a sample, and return the losses and the memory after it.
 
-        ``share`` is what the gradient is scaled by: 1, or what these lanes are of a batch that several ranks share.
+        Args:
+            model: in training mode; the caller takes each step before it asks for the next.
+            windows: (B, T) tokens and their targets for each window of the sample, in order.
+            memory: what the first window reads.
+            weight: factor of each loss: 1, or the fraction of a batch that these lanes are, times the ranks.
         """
-
-    def adamw(
-        self, parameters: Iterable[nn.Parameter], learning_rate: float, gates: Collection[nn.Parameter] = ()
-    ) -> torch.optim.AdamW:
-        """An optimizer of these, those with another weight decay or rate in a group of their own.
-
-        ``gates``, those of them that give a memory its share, may have a rate of their own.
-        """
-        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-        gates_rate = self.settings.gate_learning_rate
-        apart = set(gates) if gates_rate is not None else set()
-        for each in parameters:
-            spared = each in apart or (self.settings.decayed == "matrices" and each.ndim < 2)
-            decay = 0.0 if spared else self.settings.weight_decay
-            rate = gates_rate if gates_rate is not None and each in apart else learning_rate
-            groups.setdefault((decay, rate), []).append(each)
-        made = [
-            {"params": g, "weight_decay": decay, "lr": rate, "initial_lr": rate} for (decay, rate), g in groups.items()
-        ]
-        return torch.optim.AdamW(made, lr=learning_rate, fused=True)
-
-    def schedule(self, optimizers: Iterable[torch.optim.Optimizer], place: float) -> None:
-        """Give the optimizers the learning rates of a place between training's start, 0, and its end, 1."""
-        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
-            group["lr"] = self.settings.share(place) * group["initial_lr"]
-
-    def descend(
-        self, model: CharLM, optimizer: LightningOptimizer, losses: Iterable[Tensor], num_losses: int = 1
-    ) -> None:
-        """One clipped step on the sum of the losses, asked for one by one, so that one graph is held at a time.
-
-        Parameters that no loss reaches keep no gradient, so AdamW leaves them alone.
-        """
-        optimizer.zero_grad(set_to_none=True)
-        for index, loss in enumerate(losses, start=1):
-            with nullcontext() if index == num_losses else _unsynchronised(model):
-                model.manual_backward(loss)
-        reached = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        nn.utils.clip_grad_norm_(reached, self.settings.gradient_clip)
-        optimizer.step()
-
-    def split(self, model: CharLM, tokens: Tensor, targets: Tensor, memory: Memories) -> list["MicroBatch"]:
-        """The lanes of a window in as many parts as the settings ask for, or as there are lanes."""
-        size = -(-len(tokens) // self.settings.micro_batches)
-        return [
-            MicroBatch(
-                segments=model.refine(part, tuple(each.lanes(start, start + size) for each in memory)),
-                targets=targets[start : start + size],
-                share=len(part) / len(tokens),
-            )
-            for start, part in zip(range(0, len(tokens), size), tokens.split(size), strict=True)
-        ]
 
 
 @dataclass
@@ -123,129 +64,131 @@ class MicroBatch:
 
     segments: Iterator[Refinement]
     targets: Tensor  # (B, T), or (B, T, V) distributions
-    share: float  # of the lanes
-    last: Refinement = field(init=False)  # what its last segment made of it
-    loss: Tensor = field(init=False)  # and the task loss of that, without its graph
+    weight: float  # fraction of the window's lanes
+    last: Refinement = field(init=False)  # what the last segment so far has given
+    loss: Tensor = field(init=False)  # the task loss of that, without its graph
 
     def advance(self, num_segments: int = 1) -> Tensor:
-        """The task loss after so many more segments, mean over these lanes."""
-        *_, self.last = itertools.islice(self.segments, num_segments)
+        """Return the task loss after ``num_segments`` more segments, mean over these lanes."""
+        for refinement in itertools.islice(self.segments, num_segments):
+            self.last = refinement
         loss = task_loss(self.last.logits, self.targets)
         self.loss = loss.detach()
         return loss
 
 
-def _together(parts: Sequence[MicroBatch]) -> tuple[Tensor, Memories]:
-    """The loss of all lanes, and their memory."""
-    loss = torch.stack([part.share * part.loss for part in parts]).sum()
-    memories = zip(*(part.last.memory for part in parts), strict=True)
-    return loss, tuple(map(Memory.joined, memories))
+class TaskSupervision(Objective):
+    """An objective whose steps all minimise the task loss, each after some more segments of a window."""
+
+    def steps(self, model: CharLM, windows: Sequence[Window], memory: Memory, *, weight: float) -> Steps:
+        losses = []
+        for tokens, targets in windows:
+            parts = self._split(model, tokens, targets, memory)
+            for num_segments in self.segments_per_step(model):
+                weighted = (weight * part.weight * part.advance(num_segments) for part in parts)
+                yield Step(0, weighted, len(parts))
+            losses.append(torch.stack([part.weight * part.loss for part in parts]).sum())
+            memory = carried.join([part.last.memory for part in parts])
+        return Trained(losses, memory)
+
+    @abstractmethod
+    def segments_per_step(self, model: CharLM) -> list[int]:
+        """Return how many segments of a window precede each of its optimizer steps."""
+
+    def _split(self, model: CharLM, tokens: Tensor, targets: Tensor, memory: Memory) -> list[MicroBatch]:
+        """Return the lanes of a window in as many parts as the settings ask for, or as there are lanes."""
+        size = math.ceil(len(tokens) / self.settings.micro_batches)
+        return [
+            MicroBatch(
+                segments=model.refine(part, carried.lanes(memory, start, start + size)),
+                targets=targets[start : start + size],
+                weight=len(part) / len(tokens),
+            )
+            for start, part in zip(range(0, len(tokens), size), tokens.split(size), strict=True)
+        ]
 
 
-def _unsynchronised(model: CharLM) -> AbstractContextManager[None]:
-    """While it lasts, gradients stay with their rank."""
-    wrapped = model.trainer.strategy.model
-    return wrapped.no_sync() if isinstance(wrapped, DistributedDataParallel) else nullcontext()
+class DeepSupervision(TaskSupervision):
+    """The task loss after every segment, one optimizer step each (HRM, arXiv 2506.21734, section 2)."""
+
+    def segments_per_step(self, model: CharLM) -> list[int]:
+        return [1] * model.num_segments
 
 
-def optimizers_of(model: CharLM) -> list[LightningOptimizer]:
-    """The optimizers that a Trainer has made of the objective's own; Lightning unpacks a single one."""
-    made = model.optimizers()
-    return made if isinstance(made, list) else [made]
+class LastSegmentSupervision(TaskSupervision):
+    """The task loss after the last segment only, one optimizer step per window: the control of deep supervision.
 
-
-def task_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy of (B, T, V) logits, nats a character: against (B, T) characters, or their distributions."""
-    return functional.cross_entropy(logits.flatten(0, 1), targets.flatten(0, 1))
-
-
-class DeepSupervision(Objective):
-    """The task loss after every segment, against the same targets, a step each (HRM, arXiv 2506.21734, section 2)."""
-
-    def optimizers(self, model: CharLM) -> list[torch.optim.Optimizer]:
-        return [self.adamw(model.parameters(), self.settings.learning_rate, model.gates)]
-
-    def train_window(
-        self, model: CharLM, tokens: Tensor, targets: Tensor, memory: Memories, *, share: float
-    ) -> tuple[Tensor, Memories]:
-        (optimizer,) = optimizers_of(model)
-        parts = self.split(model, tokens, targets, memory)
-        for _ in range(model.num_segments):
-            self.descend(model, optimizer, (share * part.share * part.advance() for part in parts), len(parts))
-        return _together(parts)
-
-
-class LastSegmentSupervision(Objective):
-    """The task loss after the last segment alone, one step a window: deep supervision's control.
-
-    States are detached between segments, so what only an earlier segment reads (learned initial states) stays as it is.
+    States are detached between segments. So a parameter that only an earlier segment reads, such as a learned initial
+    state, is never trained.
     """
 
-    def optimizers(self, model: CharLM) -> list[torch.optim.Optimizer]:
-        return [self.adamw(model.parameters(), self.settings.learning_rate, model.gates)]
-
-    def train_window(
-        self, model: CharLM, tokens: Tensor, targets: Tensor, memory: Memories, *, share: float
-    ) -> tuple[Tensor, Memories]:
-        (optimizer,) = optimizers_of(model)
-        parts = self.split(model, tokens, targets, memory)
-        losses = (share * part.share * part.advance(model.num_segments) for part in parts)
-        self.descend(model, optimizer, losses, len(parts))
-        return _together(parts)
-
-
-def dispersion_loss(hidden: Tensor, anchor_weight: float) -> Tensor:
-    """−‖z − c‖_F / n + λ·‖c‖² of the n = B·T hidden vectors z and their centroid c: spread out, around the origin."""
-    vectors = hidden.flatten(0, -2)  # (n, D)
-    centroid = vectors.mean(dim=0)
-    return anchor_weight * centroid.square().sum() - torch.linalg.norm(vectors - centroid) / len(vectors)
+    def segments_per_step(self, model: CharLM) -> list[int]:
+        return [model.num_segments]
 
 
 class OriginAnchoredDispersion(Objective):
-    """Two phases a batch: OACD, unsupervised, on the body after every segment; then the task loss on the head alone.
+    """Two phases per window: OACD, unsupervised, trains the body; then the task loss trains the head.
 
-    The centroid is that of a whole batch, which therefore stays on one device and in one piece.
-    Phase 1 sums the loss over the states that the segment has just computed; phase 2 takes ``head_steps`` steps (1 as
-    published) on the last states, through which no gradient goes back. The loss that it gives back is the first one's.
+    Phase 1 takes a step after every segment, on the sum of OACD over the states that the segment has computed. Phase 2
+    takes ``head_steps`` steps (published: 1) on what the head has read in the last segment, as values without gradient.
+    The reported loss is that of the first head step. The centroid is that of a whole batch, which therefore stays on
+    one device and in one piece.
     """
 
     separable = False
 
-    def __init__(
-        self,
-        *,
-        optimizer: OptimizerSettings,
-        body_learning_rate: float,
-        head_learning_rate: float,
-        head_steps: int,
-        anchor_weight: float,
-    ) -> None:
-        super().__init__(optimizer=optimizer)
-        self.body_learning_rate = body_learning_rate
-        self.head_learning_rate = head_learning_rate
-        self.head_steps = head_steps
-        self.anchor_weight = anchor_weight
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Objective.Config):
+        """The values of LCT+OACD's training."""
+
+        body_learning_rate: float
+        head_learning_rate: float
+        head_steps: int  # steps of the head per window
+        anchor_weight: float  # λ
+
+    def __init__(self, config: Config, settings: OptimizerSettings) -> None:
+        super().__init__(config, settings)
+        self.config = config
 
     def optimizers(self, model: CharLM) -> list[torch.optim.Optimizer]:
         head = set(model.head.parameters())
         body = [parameter for parameter in model.parameters() if parameter not in head]
         return [
-            self.adamw(body, self.body_learning_rate, model.gates),
-            self.adamw(model.head.parameters(), self.head_learning_rate),
+            optimizer(self.settings, body, learning_rate=self.config.body_learning_rate, gates=model.gates),
+            optimizer(self.settings, model.head.parameters(), learning_rate=self.config.head_learning_rate),
         ]
 
-    def train_window(
-        self, model: CharLM, tokens: Tensor, targets: Tensor, memory: Memories, *, share: float
-    ) -> tuple[Tensor, Memories]:
-        body, head = optimizers_of(model)
-        read_by_head: list[Tensor] = []
-        with model.head.register_forward_pre_hook(lambda _, inputs: read_by_head.append(inputs[0].detach())):
-            for refinement in model.refine(tokens, memory):
-                computed = [level for level in refinement.state if level.requires_grad]
-                loss = torch.stack([dispersion_loss(level, self.anchor_weight) for level in computed]).sum()
-                self.descend(model, body, [loss])
+    def steps(self, model: CharLM, windows: Sequence[Window], memory: Memory, *, weight: float) -> Steps:
         losses = []
-        for _ in range(self.head_steps):
-            losses.append(task_loss(model.head(read_by_head[-1]), targets))
-            self.descend(model, head, losses[-1:])
-        return losses[0].detach(), refinement.memory
+        for tokens, targets in windows:
+            for refinement in model.refine(tokens, memory):
+                if refinement.read_by_head is None:
+                    raise ValueError(f"{type(model).__name__} has no state between segments, which OACD trains")
+                computed = [level for level in refinement.state if level.requires_grad]
+                dispersions = [dispersion_loss(level, self.config.anchor_weight) for level in computed]
+                yield Step(0, [torch.stack(dispersions).sum()], name="OACD")
+            head_losses = []
+            for _ in range(self.config.head_steps):
+                head_losses.append(task_loss(model.head(refinement.read_by_head), targets))
+                yield Step(1, head_losses[-1:])
+            losses.append(head_losses[0].detach())
+            memory = refinement.memory
+        return Trained(losses, memory)
+
+
+def task_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean cross-entropy of (B, T, V) logits in nats per character.
+
+    ``targets`` are (B, T) characters or (B, T, V) distributions of them.
+    """
+    return functional.cross_entropy(logits.flatten(0, 1), targets.flatten(0, 1))
+
+
+def dispersion_loss(hidden: Tensor, anchor_weight: float) -> Tensor:
+    """Return −‖z − c‖_F / n + λ·‖c‖² of n = B·T hidden vectors z with centroid c.
+
+    Its minimum spreads the vectors out, around the origin.
+    """
+    vectors = hidden.flatten(0, -2)  # (n, D)
+    centroid = vectors.mean(dim=0)
+    return anchor_weight * centroid.square().sum() - torch.linalg.norm(vectors - centroid) / len(vectors)

@@ -1,9 +1,10 @@
-"""Differences that are paired by seed, and other quantities over seeds: mean, interval, significance and verdict.
+"""Statistics over seeds: paired differences, intervals, tests, verdicts and power laws.
 
-The same seed means the same initial weights where shapes agree and the same order of the data, so a difference is taken
+The same seed means the same initial weights (if shapes agree) and the same order of the data. So a difference is taken
 seed by seed, and what all cells of a seed share drops out of it.
 """
 
+import functools
 import math
 import statistics
 from collections.abc import Sequence
@@ -13,50 +14,52 @@ from typing import Any, Literal, NamedTuple
 import numpy
 from scipy import stats
 
-MIN_PAIRS = 5  # fewer cannot carry a bootstrap, and no sign-flip test of theirs can reach p = 0.05
+MIN_PAIRS = 5  # fewer cannot carry a bootstrap, and no sign-flip test of fewer can reach p = 0.05
 CONFIDENCE = 0.95
 NUM_RESAMPLES = 9_999
-MOST_FLIPPED = 16  # differences whose signs are all tried
-MOST_SEEDS = 10_000  # an answer that would take more is not asked for
+MOST_FLIPPED = 16  # differences; up to here, every pattern of signs is tried
+MOST_SEEDS = 10_000  # the largest number of seeds that is ever recommended
 TOLERANCE = 0.05  # of a published level, either way
 SMALLEST, LARGEST = 0.5, 2.0  # times a published difference
-AT_LEAST = 50.0  # percent: the share of a gap that its reason explains
+AT_LEAST = 50.0  # percent of a gap that its explanation must explain
 
 Kind = Literal["level", "difference", "share"]
 Verdict = Literal["reproduced", "contradicted", "undecided"]
-RULE = (
-    "A claim names a quantity, measured over seeds with a 95 % BCa interval, and a range in which it must lie. It is "
-    "reproduced if the interval lies wholly in the range, contradicted if wholly outside, else undecided; fewer than "
-    f"{MIN_PAIRS} seeds give no interval. All is of validation perplexity a character, of cells with the reports' text "
-    f"and settings. A level (mean over seeds) must be within {100 * TOLERANCE:g} % of the published one. A difference "
-    f"(mean by seed, in percent of the cells compared with) must be {SMALLEST:g} to {LARGEST:g} times the published "
-    f"one, or at least {SMALLEST:g} times where the claim is only which is better. A share (one difference in percent "
-    f"of another, the gap) must be at least {AT_LEAST:g} %, and is undecided where the gap's own interval is not above "
-    "zero. For an undecided claim stands how many seeds would decide it if mean and sd stay as they are: the fewest, "
-    f"at least {MIN_PAIRS} and more than were run, whose t interval ends by the nearest bound. Cells that are not "
-    "causal have seen what they were to predict: they show by the same rule whether the experiment repeats, and decide "
-    "nothing about a claim, unless it is about that leak. Seeds on the unigram plateau count like any other and are "
-    "named; beside them stands the same quantity over the seeds whose cells have all left it. p is of the two-sided "
-    "sign-flip test of a difference, Holm over the table; of 8 seeds it is 1/128 at least, before Holm. Of 8 seeds, "
-    "too, a BCa interval covers rather 89 than 95 times in 100 (normal data): what it only just decides may not last."
-)
 
 
 class Difference(NamedTuple):
-    """Ours less theirs, over the seeds of both; what too few seeds do not give is None."""
+    """One variant minus another over their common seeds; None for what too few seeds do not give."""
 
     pairs: int
     mean: float
     sd: float | None
-    percent: float  # the mean, of the mean of theirs
+    percent: float  # the mean, in percent of the other variant's mean
     low: float | None  # 95 % BCa bootstrap interval of the mean (Efron 1987)
     high: float | None
-    p: float | None  # two-sided, of the sign-flip test
+    p: float | None  # two-sided sign-flip test
+
+    def percent_interval(self, baseline: float) -> tuple[float | None, float | None]:
+        """Return the interval in percent of the baseline's mean, as ``percent`` is."""
+        if self.low is None or self.high is None:
+            return None, None
+        unit = self.percent / self.mean if self.mean else 100 / baseline
+        return self.low * unit, self.high * unit
 
 
-def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> Difference | None:
-    """The difference of two equally long series whose entries are of the same seeds; None where there are none."""
-    differences = [mine - other for mine, other in zip(ours, theirs, strict=True)]
+class Quantity(NamedTuple):
+    """A quantity over seeds; None for what too few seeds do not give."""
+
+    seeds: int
+    estimate: float
+    sd: float | None  # over seeds, in the unit of the estimate; sd/√seeds is the estimate's standard error
+    low: float | None  # 95 % BCa bootstrap interval of the estimate
+    high: float | None
+    p: float | None = None  # of a difference: two-sided sign-flip test
+
+
+def paired_difference(values: Sequence[float], baseline: Sequence[float]) -> Difference | None:
+    """Compare two series whose entries have the same seeds; None if they are empty."""
+    differences = tuple(value - other for value, other in zip(values, baseline, strict=True))
     if not differences:
         return None
     mean = statistics.fmean(differences)
@@ -65,41 +68,30 @@ def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> Differe
         pairs=len(differences),
         mean=mean,
         sd=statistics.stdev(differences) if len(differences) > 1 else None,
-        percent=100 * mean / statistics.fmean(theirs),
+        percent=100 * mean / statistics.fmean(baseline),
         low=low,
         high=high,
         p=_sign_flip(differences),
     )
 
 
-class Quantity(NamedTuple):
-    """What is measured over seeds; what too few seeds do not give is None."""
-
-    seeds: int
-    estimate: float
-    sd: float | None  # over seeds, in the unit of the estimate; sd/√seeds is the estimate's standard error
-    low: float | None  # 95 % BCa bootstrap interval of the estimate
-    high: float | None
-    p: float | None = None  # of a difference: two-sided, of the sign-flip test
-
-
 def level(values: Sequence[float]) -> Quantity:
-    """The mean, in the unit of the values."""
+    """Return the mean, in the unit of the values."""
     return _ratio(values, [1.0] * len(values))
 
 
-def percent_difference(ours: Sequence[float], theirs: Sequence[float]) -> Quantity:
-    """The mean of ours less theirs, seed by seed, in percent of the mean of theirs."""
-    differences = [mine - other for mine, other in zip(ours, theirs, strict=True)]
-    return _ratio(differences, theirs, scale=100)._replace(p=_sign_flip(differences))
+def percent_difference(values: Sequence[float], baseline: Sequence[float]) -> Quantity:
+    """Return the mean difference, paired by seed, in percent of the baseline's mean."""
+    differences = tuple(value - other for value, other in zip(values, baseline, strict=True))
+    return _ratio(differences, baseline, scale=100)._replace(p=_sign_flip(differences))
 
 
 def share(part: Sequence[float], gap: Sequence[float]) -> Quantity:
-    """The mean of a part, in percent of the mean of a gap, seed by seed.
+    """Return the mean of a part in percent of the mean of a gap, paired by seed.
 
-    Neither sd nor interval where the gap's own interval reaches zero: what may not be there cannot be shared out.
+    It has neither sd nor interval if the gap's own interval reaches zero: there may be no gap to explain.
     """
-    low, _ = _interval(gap)
+    low, _ = _interval(tuple(gap))
     if low is not None and low > 0:
         return _ratio(part, gap, scale=100)
     whole = statistics.fmean(gap)
@@ -107,10 +99,10 @@ def share(part: Sequence[float], gap: Sequence[float]) -> Quantity:
 
 
 def published_range(kind: Kind, figure: float | None, *, direction: bool = False) -> tuple[float, float | None]:
-    """The bounds of a quantity, in its unit, between which a claim with this published figure holds; None: open.
+    """Return the accepted range of a quantity with this published figure, in its unit; None: no upper bound.
 
-    A claim of ``direction`` says of a difference which side is the better, not by how much: its far bound is open, or
-    -100 %, since nothing loses more than all of its perplexity.
+    A claim of ``direction`` says which side is better, not by how much. Its far bound is open, or -100 %: nothing loses
+    more than all of its perplexity.
     """
     if kind == "share" or figure is None:
         return AT_LEAST, None
@@ -121,49 +113,49 @@ def published_range(kind: Kind, figure: float | None, *, direction: bool = False
     return low, high
 
 
-def verdict(found: Quantity, at_least: float, at_most: float | None) -> Verdict:
-    """Whether the quantity lies between the two bounds (None: open), as far as its interval tells."""
-    if found.low is None or found.high is None:
+def verdict(measured: Quantity, at_least: float, at_most: float | None) -> Verdict:
+    """Compare the interval of a quantity with its accepted range; ``at_most=None`` means no upper bound."""
+    if measured.low is None or measured.high is None:
         return "undecided"
     top = math.inf if at_most is None else at_most
-    if at_least <= found.low and found.high <= top:
+    if at_least <= measured.low and measured.high <= top:
         return "reproduced"
-    return "contradicted" if found.high < at_least or top < found.low else "undecided"
+    return "contradicted" if measured.high < at_least or top < measured.low else "undecided"
 
 
-def departure(found: Quantity, at_least: float, at_most: float | None) -> str:
-    """How a quantity that lies wholly outside of its bounds departs from them; empty for any other."""
-    if found.low is None or found.high is None or verdict(found, at_least, at_most) != "contradicted":
+def departure(measured: Quantity, at_least: float, at_most: float | None) -> str:
+    """Say how a quantity whose whole interval lies outside its range departs from it; empty for any other."""
+    if measured.low is None or measured.high is None or verdict(measured, at_least, at_most) != "contradicted":
         return ""
     sign = -1 if at_least < 0 else 1  # both bounds are on one side of zero
-    low, high = sorted((sign * found.low, sign * found.high))
+    low, high = sorted((sign * measured.low, sign * measured.high))
     if low > 0:
         return "larger" if at_most is not None and low > max(sign * at_least, sign * at_most) else "smaller"
     return "the other way" if high < 0 else "none or smaller"
 
 
-def seeds_to_decide(found: Quantity, at_least: float, at_most: float | None) -> int | None:
-    """How many seeds, more than there are, would decide what is undecided, if estimate and sd stay as they are.
+def seeds_to_decide(measured: Quantity, at_least: float, at_most: float | None) -> int | None:
+    """Return how many seeds would decide an undecided quantity if its estimate and sd stayed the same.
 
-    The smallest n with t(0.975, n − 1)·sd/√n no greater than the way from the estimate to the nearest bound: Student's
-    interval, for that of a bootstrap cannot be foreseen. None beyond MOST_SEEDS, where there is no sd, and where
-    nothing is undecided.
+    The smallest n, above the seeds there are, with t(0.975, n - 1)·sd/√n at most the distance to the nearest bound. It
+    uses Student's interval, since a bootstrap cannot be foreseen. None beyond MOST_SEEDS, without sd, or if decided.
     """
-    if found.sd is None or verdict(found, at_least, at_most) != "undecided":
+    if measured.sd is None or verdict(measured, at_least, at_most) != "undecided":
         return None
-    distance = min(abs(found.estimate - at_least), math.inf if at_most is None else abs(found.estimate - at_most))
-    numbers = numpy.arange(max(MIN_PAIRS, found.seeds + 1), MOST_SEEDS + 1)
-    reach = stats.t.ppf((1 + CONFIDENCE) / 2, numbers - 1) * found.sd / numpy.sqrt(numbers)
+    above = math.inf if at_most is None else abs(measured.estimate - at_most)
+    distance = min(abs(measured.estimate - at_least), above)
+    numbers = numpy.arange(max(MIN_PAIRS, measured.seeds + 1), MOST_SEEDS + 1)
+    reach = stats.t.ppf((1 + CONFIDENCE) / 2, numbers - 1) * measured.sd / numpy.sqrt(numbers)
     enough = numbers[reach <= distance]
     return int(enough[0]) if len(enough) else None
 
 
 def _ratio(numerators: Sequence[float], denominators: Sequence[float], scale: float = 1) -> Quantity:
-    """The ratio of two means over the same seeds; its sd is of the linearised ratio (Cochran 1977, section 6.3)."""
+    """Return the ratio of two means over the same seeds; its sd is of the linearised ratio (Cochran 1977, 6.3)."""
     mean = statistics.fmean(denominators)
     ratio = statistics.fmean(numerators) / mean
     residuals = [(above - ratio * below) / mean for above, below in zip(numerators, denominators, strict=True)]
-    low, high = _interval(numerators, denominators)
+    low, high = _interval(tuple(numerators), tuple(denominators))
     return Quantity(
         seeds=len(numerators),
         estimate=scale * ratio,
@@ -173,10 +165,11 @@ def _ratio(numerators: Sequence[float], denominators: Sequence[float], scale: fl
     )
 
 
+@functools.lru_cache(maxsize=4096)  # the tables of a page ask for the same data again
 def _interval(
-    values: Sequence[float], denominators: Sequence[float] | None = None
+    values: tuple[float, ...], denominators: tuple[float, ...] | None = None
 ) -> tuple[float | None, float | None]:
-    """Of the mean of the values (Efron 1987) or, where there are denominators, of its ratio to theirs, paired."""
+    """Return the BCa interval of the mean (Efron 1987), or of its ratio to the denominators' mean, paired."""
     if len(values) < MIN_PAIRS:
         return None, None
     above = numpy.asarray(values)
@@ -184,7 +177,7 @@ def _interval(
     ratio = float(_ratio_of_means(above, below))
     if numpy.abs(above - ratio * below).max() <= 1e-12 * numpy.abs(above).max():
         return ratio, ratio  # nothing to resample: the bootstrap would be undefined
-    found = stats.bootstrap(
+    interval = stats.bootstrap(
         (above, below),
         _ratio_of_means,
         paired=True,
@@ -193,21 +186,19 @@ def _interval(
         n_resamples=NUM_RESAMPLES,
         rng=numpy.random.default_rng(0),
     ).confidence_interval
-    return float(found.low), float(found.high)
+    return float(interval.low), float(interval.high)
 
 
 def _ratio_of_means(above: Any, below: Any, axis: int = -1) -> Any:
     return numpy.mean(above, axis=axis) / numpy.mean(below, axis=axis)
 
 
-def _sign_flip(differences: Sequence[float]) -> float | None:
-    """How often a mean at least as far from zero comes about when each difference's sign is a coin's.
-
-    Exact, over all signs, of up to MOST_FLIPPED differences; over a sample of them, of more.
-    """
+@functools.lru_cache(maxsize=4096)
+def _sign_flip(differences: tuple[float, ...]) -> float | None:
+    """Return the p-value of the mean under random signs: all patterns up to MOST_FLIPPED differences, else a sample."""
     if len(differences) < MIN_PAIRS:
         return None
-    found = stats.permutation_test(
+    test = stats.permutation_test(
         (numpy.asarray(differences),),
         numpy.mean,
         permutation_type="samples",
@@ -215,23 +206,23 @@ def _sign_flip(differences: Sequence[float]) -> float | None:
         batch=NUM_RESAMPLES,
         rng=numpy.random.default_rng(0),
     )
-    return float(found.pvalue)
+    return float(test.pvalue)
 
 
 @dataclass(frozen=True)
 class PowerLaw:
-    """y = factor · x^exponent, as fitted; what two x do not give is None."""
+    """The fit y = factor · x^exponent; None for what two values of x do not give."""
 
     exponent: float
     low: float | None  # 95 % t interval of the exponent
     high: float | None
-    spread: float  # standard deviation around the law of the means of ln y, one at each x; of two, 0
+    spread: float  # standard deviation around the law of the means of ln y, one per x; 0 for two x
     _middle: tuple[float, float]  # means of ln x and of ln y
     _error: float | None  # standard error of the exponent
     _points: int
 
     def at(self, x: float) -> tuple[float, float | None, float | None]:
-        """The law's y at x, and the 95 % t interval of that."""
+        """Return the law's y at x and its 95 % t interval."""
         away = math.log(x) - self._middle[0]
         log_y = self._middle[1] + self.exponent * away
         if self._error is None:
@@ -241,25 +232,25 @@ class PowerLaw:
 
 
 def power_law(x: Sequence[float], y: Sequence[float]) -> PowerLaw:
-    """Fit ln y = a + exponent · ln x by least squares to the mean of ln y at each x, of which there are two at least.
+    """Fit ln y = a + exponent · ln x by least squares to the mean of ln y at each x, of at least two x.
 
-    Points at one x are off the law together, so that more of them make it no surer than one: what counts is how many x.
+    Points at one x depart from the law together. So the number of x counts, and not the number of points.
     """
-    places, group = numpy.unique(numpy.log(x), return_inverse=True)
-    log_x, log_y = places, numpy.bincount(group, numpy.log(y)) / numpy.bincount(group)
-    found = stats.linregress(log_x, log_y)
-    free = len(places) - 2
-    error = float(found.stderr) if free else None
+    log_x, group = numpy.unique(numpy.log(x), return_inverse=True)
+    log_y = numpy.bincount(group, numpy.log(y)) / numpy.bincount(group)
+    fit = stats.linregress(log_x, log_y)
+    free = len(log_x) - 2
+    error = float(fit.stderr) if free else None
     reach = None if error is None else _t(free) * error
-    residuals = log_y - found.intercept - found.slope * log_x
+    residuals = log_y - fit.intercept - fit.slope * log_x
     return PowerLaw(
-        exponent=float(found.slope),
-        low=None if reach is None else float(found.slope) - reach,
-        high=None if reach is None else float(found.slope) + reach,
+        exponent=float(fit.slope),
+        low=None if reach is None else float(fit.slope) - reach,
+        high=None if reach is None else float(fit.slope) + reach,
         spread=math.sqrt(float(residuals @ residuals) / free) if free else 0.0,
         _middle=(float(log_x.mean()), float(log_y.mean())),
         _error=error,
-        _points=len(places),
+        _points=len(log_x),
     )
 
 
@@ -268,7 +259,7 @@ def _t(degrees: int) -> float:
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """p-values adjusted for being looked at together (Holm 1979); None stays None and counts for nothing."""
+    """Adjust p-values for being looked at together (Holm 1979); None stays None and counts for nothing."""
     given = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
     adjusted: list[float | None] = [None] * len(p_values)
     largest = 0.0

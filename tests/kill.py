@@ -1,4 +1,4 @@
-"""Kill a sweep with SIGKILL at random moments, start it again each time, and compare its end with one left alone.
+"""Kill a sweep at random moments, start it again after each, and compare the result with an undisturbed sweep.
 
 ``python tests/kill.py [kills=20] [launcher=serial,joblib] [seed=0]``: 12 small cells, with memories that are carried,
 random states, and patience that runs out. Exit status 1 where a record or a weight differs by a bit.
@@ -15,8 +15,7 @@ from pathlib import Path
 
 import torch
 from commands import start
-from conftest import SMALL
-from test_run import figures, weights
+from conftest import SMALL, figures, weights
 
 from hrm_bench.records import store
 from hrm_bench.sweeps import display
@@ -31,9 +30,9 @@ SWEEP = [
 
 
 def launch(folder: Path, launcher: str) -> BaseProcess:
-    told = folder.parent / "told.txt"
+    printed = folder.parent / "printed.txt"
     words = [*SWEEP, f"launcher={launcher}", f"hydra.sweep.dir={folder}"]
-    return start(*words, cwd=folder.parent, out=told, err=told)
+    return start(*words, cwd=folder.parent, out=printed, err=printed)
 
 
 def end(process: BaseProcess) -> int | None:
@@ -42,7 +41,7 @@ def end(process: BaseProcess) -> int | None:
 
 
 def kill(folder: Path, launcher: str, seconds: float) -> str:
-    """Start the sweep, let it work for so long, kill all of its processes; what it was doing, or how it ended."""
+    """Start the sweep, kill all of its processes after some seconds of work; return how far it was, or how it ended."""
     began = time.time()
     process = launch(folder, launcher)
     while process.is_alive() and not any(
@@ -60,33 +59,33 @@ def kill(folder: Path, launcher: str, seconds: float) -> str:
 
 
 def differences(ours: Path, theirs: Path) -> list[str]:
-    found = []
+    differing = []
     names = sorted(path.parent.name for path in theirs.glob(f"*/{store.RECORD_FILE}"))
     assert len(names) == 12, names
     for name in names:
         one, other = (store.read(folder / name) for folder in (ours, theirs))
         if one is None or figures(one) != figures(other):
-            found.append(f"{name}: another record")
+            differing.append(f"{name}: another record")
         elif not all(
             torch.equal(mine, yours)
             for mine, yours in zip(weights(ours / name).values(), weights(theirs / name).values(), strict=True)
         ):
-            found.append(f"{name}: other weights")
-    return found
+            differing.append(f"{name}: other weights")
+    return differing
 
 
 def main(words: list[str]) -> int:
-    """Each start lives, from when it trains, for a random part of what brings the sweep to its end with the last."""
+    """Kill the sweep at random times that let it finish with about the last start; return 1 if a cell differs."""
     asked = {"kills": "20", "launcher": "serial,joblib", "seed": "0"} | dict(word.split("=") for word in words)
     chance = random.Random(int(asked["seed"]))
     with tempfile.TemporaryDirectory() as name:
         alone = Path(name) / "alone"
         if end(launch(alone, "serial")):
-            print((alone.parent / "told.txt").read_text())
+            print((alone.parent / "printed.txt").read_text())
             return 1
         work = sum(record["seconds"] for record in store.read_all(alone))
         print(f"undisturbed: {work:.0f} s in its cells", flush=True)
-        found = []
+        differing = []
         for launcher in asked["launcher"].split(","):
             folder = Path(name) / launcher
             for number in range(1, int(asked["kills"]) + 1):
@@ -94,11 +93,14 @@ def main(words: list[str]) -> int:
                 seconds = chance.uniform(0, 1.5 * work / at_once / int(asked["kills"]))
                 print(f"{launcher}, kill {number}: {kill(folder, launcher, seconds)}", flush=True)
             status = end(launch(folder, launcher))
-            told = differences(folder, alone)
-            print(f"{launcher}: last start ended with status {status}; {len(told)} of 12 cells differ", flush=True)
-            found += told
-        print("\n".join(found))
-        return 1 if found else 0
+            differences_here = differences(folder, alone)
+            print(
+                f"{launcher}: last start ended with status {status}; {len(differences_here)} of 12 cells differ",
+                flush=True,
+            )
+            differing += differences_here
+        print("\n".join(differing))
+        return 1 if differing else 0
 
 
 if __name__ == "__main__":

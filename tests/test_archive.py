@@ -1,56 +1,78 @@
-"""Records in one file and back: what is lost on the way is what is true of one machine alone."""
+"""Records in one file and back: only what holds on one machine is lost on the way."""
 
 import json
 
 import pytest
 from commands import hrm_bench
-from test_load import failed, sweep, write
 
-from hrm_bench import archive
 from hrm_bench.errors import UsageError
-from hrm_bench.records import store
-from hrm_bench.report import outputs
+from hrm_bench.records import archive, extras, store
+from hrm_bench.records.schema import SCHEMA_VERSION
 
-ANSWER = {"variants": []}
+RESCORING = {"answers": []}
+
+
+def record(seed, **values):
+    """A finished record, as far as an archive looks into it."""
+    path = "/home/somebody/wikitext"
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "identity": f"{seed:012}",
+        "status": "finished",
+        "config": {"data": {"source": "wikitext2", "path": path}},
+        "seed": seed,
+        "notes": [],
+        "log": "/home/somebody/log.txt",
+        **values,
+    }
+
+
+def failed(finished):
+    return finished | {"status": "failed", "reason": "RuntimeError: planted"}
 
 
 @pytest.fixture
 def packed(tmp_path):
-    """A sweep with a cell that failed and an answer beside its cells; and its archive."""
-    made = sweep(seeds=range(42, 45))
-    made[0]["config"]["data"]["path"] = "/home/somebody/wikitext"
-    made[1] = failed(made[1])
-    for each in made:
-        each["log"] = "/home/somebody/log.txt"
-    folder = write(made, tmp_path / "mine")
-    (folder / "evaluation.json").write_text(json.dumps(ANSWER))
+    """A sweep of 8 finished cells and one that failed, with a result of the sweep; and its archive."""
+    folder, file = tmp_path / "mine", tmp_path / "kept" / "mine.jsonl"
+    for content in [*map(record, range(8)), failed(record(8))]:
+        cell = folder / f"hrm-{content['identity']}"
+        cell.mkdir(parents=True)
+        store.write_json(cell / "record.json", content)
+    (folder / "evaluation.json").write_text(json.dumps(RESCORING))
     (folder / "sweep.json").write_text("{}")
-    assert archive.pack(folder, tmp_path / "kept" / "mine.jsonl") == len(made) - 1
-    return folder, tmp_path / "kept" / "mine.jsonl"
+    assert archive.pack(folder, file) == 8
+    return folder, file
 
 
-def test_what_is_unpacked_is_what_was_packed_less_the_places_on_that_machine(packed, tmp_path):
+def test_what_is_unpacked_is_what_was_packed_without_the_paths_of_that_machine(packed, tmp_path):
     folder, file = packed
     assert archive.unpack(file, tmp_path / "theirs") == (9, 0)
-    theirs = {record["identity"]: record for record in store.read_all(tmp_path / "theirs")}
-    ours = {record["identity"]: record for record in store.read_all(folder) if record["status"] == "finished"}
-    assert theirs.keys() == ours.keys()
-    for identity, record in ours.items():
+    unpacked = {record["identity"]: record for record in store.read_all(tmp_path / "theirs")}
+    expected = {record["identity"]: record for record in store.read_all(folder) if record["status"] == "finished"}
+    assert unpacked.keys() == expected.keys()
+    for identity, record in expected.items():
         record["config"]["data"]["path"] = None
         del record["log"]
-        assert theirs[identity] == record
-    assert json.loads((tmp_path / "theirs" / "evaluation.json").read_bytes()) == ANSWER
+        assert unpacked[identity] == record
+    assert json.loads((tmp_path / "theirs" / "evaluation.json").read_bytes()) == RESCORING
     assert "somebody" not in file.read_text()
 
 
-def test_the_report_of_what_is_unpacked_is_that_of_the_sweep(packed, tmp_path):
-    folder, file = packed
-    archive.unpack(file, tmp_path / "theirs" / "mine")
-    for place in (folder, tmp_path / "theirs" / "mine"):
-        (place / "evaluation.json").unlink()
-        outputs.write_all([r for r in store.read_all(place) if r["status"] == "finished"], place)
-    for name in ("results.md", "results.csv", "results.svg"):
-        assert (folder / name).read_bytes() == (tmp_path / "theirs" / "mine" / name).read_bytes()
+def test_a_text_file_keeps_its_path_since_that_names_the_text(tmp_path):
+    own = record(1, config={"data": {"source": "text_file", "path": "mine.txt"}})
+    (tmp_path / "mine" / "cell").mkdir(parents=True)
+    store.write_json(tmp_path / "mine" / "cell" / "record.json", own)
+    archive.pack(tmp_path / "mine", tmp_path / "mine.jsonl")
+    (packed,) = store.read_all(tmp_path / "mine.jsonl")
+    assert packed["config"]["data"]["path"] == "mine.txt"
+
+
+def test_a_report_reads_from_an_archive_what_it_reads_from_its_folder(packed, tmp_path):
+    _, file = packed
+    archive.unpack(file, tmp_path / "theirs")
+    assert list(store.read_all(file)) == list(store.read_all(tmp_path / "theirs"))
+    assert extras.read_rescoring(file) == extras.read_rescoring(tmp_path / "theirs")
 
 
 def test_what_is_there_already_stays(packed):
@@ -99,15 +121,15 @@ def test_a_file_that_pack_has_not_written_is_refused_whole(packed, tmp_path, lin
 
 def test_the_command_packs_unpacks_and_tells_faults_in_a_line(packed, tmp_path):
     _, file = packed
-    for words, told in (
-        (("unpack", file, "theirs"), "9 files, and 0 were there already: theirs"),
+    for words, message in (
+        (("unpack", file, "theirs"), "9 files written, 0 kept: theirs"),
         (("pack", "theirs", "again.jsonl"), "8 records: again.jsonl"),
     ):
         done = hrm_bench(*map(str, words), cwd=tmp_path, module="hrm_bench.archive")
-        assert (done.returncode, done.stdout.strip()) == (0, told)
+        assert (done.returncode, done.stdout.strip()) == (0, message)
     assert (tmp_path / "again.jsonl").read_bytes() == file.read_bytes()
-    for words, told in (
-        (("send", "a", "b"), "send a b: type python -m hrm_bench.archive pack FOLDER FILE"),
+    for words, message in (
+        (("send", "a", "b"), "send a b: not understood; type python -m hrm_bench.archive pack FOLDER FILE | "),
         (("unpack", "nothing.jsonl", "b"), "nothing.jsonl: cannot be read (No such file or directory)"),
         (("pack", "nothing", "b"), "nothing: no finished cells here"),
         (("unpack", "theirs", file), "theirs: cannot be read (Is a directory); give a file"),
@@ -116,4 +138,4 @@ def test_the_command_packs_unpacks_and_tells_faults_in_a_line(packed, tmp_path):
     ):
         done = hrm_bench(*map(str, words), cwd=tmp_path, module="hrm_bench.archive")
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-        assert told in done.stderr
+        assert message in done.stderr

@@ -1,10 +1,16 @@
 """Which loss reaches which part: the documents' own table, measured; and the audit's command."""
 
+import functools
+
 import pytest
+import torch
 from commands import hrm_bench
 from conftest import SMALL, small
 
-from hrm_bench.audit import gradient_coverage
+from hrm_bench.charlm import Step, Trained
+from hrm_bench.evidence.coverage import gradient_coverage
+from hrm_bench.objectives import DeepSupervision, task_loss
+from hrm_bench.optimizers import optimizer
 
 TASK, OACD, NONE = ["task"], ["OACD"], []
 
@@ -44,12 +50,40 @@ def test_the_parts_of_a_memory_are_reached(mode):
     assert memories["memories.0"] == memories["memories.1"] == TASK
 
 
+def test_an_objective_of_three_optimizers_has_the_losses_that_it_names():
+    class ThreePhases(DeepSupervision):
+        def optimizers(self, model):
+            parts = (model.embedding, model.levels, model.head)
+            return [optimizer(self.settings, part.parameters()) for part in parts]
+
+        def steps(self, model, windows, memory, *, weight):
+            for tokens, targets in windows:
+                yield Step(0, [model.embedding.weight.square().sum()], name="small")
+                *_, last = model.refine(tokens, memory)
+                yield Step(2, [task_loss(model.head(last.read_by_head), targets)])
+                yield Step(1, (level.square().sum() for level in last.state), len(last.state), name="small")
+            return Trained([], memory)
+
+    model = small("model=hrm", "model.num_segments=1")
+    model.objective = ThreePhases(ThreePhases.Config(), model.objective.settings)
+    coverage = gradient_coverage(model)
+    assert coverage["embedding"] == coverage["levels.0"] == coverage["levels.1"] == ["small"]
+    assert coverage["head"] == TASK
+    assert coverage["q_head"] == NONE
+
+
+def test_the_coverage_of_a_compiled_model_is_its_own(monkeypatch):
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    model = small("model=transformer")
+    coverage = gradient_coverage(model)
+    model.compile_training(2)  # lanes, as many as the audit has
+    assert gradient_coverage(model) == coverage
+
+
 def test_the_audit_leaves_the_model_as_it_was():
     model = small("model=lct_2layer")
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
-    descend = model.objective.descend
     gradient_coverage(model)
-    assert model.objective.descend == descend
     assert all(parameter.equal(before[name]) for name, parameter in model.named_parameters())
     assert all(parameter.grad is None for parameter in model.parameters())
 

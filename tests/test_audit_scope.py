@@ -1,6 +1,5 @@
 """The audit looks at every window, in both ways, before and after training: leaks planted in one place are seen."""
 
-import functools
 import itertools
 
 import pytest
@@ -9,8 +8,8 @@ from conftest import SMALL, compose, small
 from torch import nn
 
 import hrm_bench
-from hrm_bench.audit import is_causal, leak, windows_to_audit
 from hrm_bench.cells.run import run_cell
+from hrm_bench.evidence.causality import is_causal, leak, windows_to_audit
 from hrm_bench.models.hrm import HRM
 from hrm_bench.models.infini_hrm import InfiniHRM
 
@@ -60,9 +59,8 @@ class LeakThroughTheMemory(InfiniHRM):
 class LeakByTraining(HRM):
     """A model that sees the future by a weight that is 0 until it is trained."""
 
-    @functools.wraps(HRM.__init__)  # its settings are checked against the config
-    def __init__(self, **settings):
-        super().__init__(**settings)
+    def __init__(self, config, setting):
+        super().__init__(config, setting)
         self.opening = nn.Parameter(torch.zeros(self.head.out_features))
 
     def segment(self, tokens, state, memory, *rest):
@@ -73,9 +71,8 @@ class LeakByTraining(HRM):
 class LeakUntilTraining(HRM):
     """A model that sees the future until the bias of its logits is trained."""
 
-    @functools.wraps(HRM.__init__)
-    def __init__(self, **settings):
-        super().__init__(**settings)
+    def __init__(self, config, setting):
+        super().__init__(config, setting)
         self.bias = nn.Parameter(torch.ones(self.head.out_features))
 
     def segment(self, tokens, state, memory, *rest):

@@ -10,11 +10,10 @@ import time
 
 import pytest
 from commands import hrm_bench, start
-from conftest import MODELS, ROOT
+from conftest import MODELS, QUICK, ROOT, figures
 from hydra.errors import MissingConfigException
-from test_run import QUICK, figures
 
-from hrm_bench.errors import explain
+from hrm_bench.config.compose import explain
 from hrm_bench.records import store
 from hrm_bench.training import snapshots
 
@@ -54,8 +53,8 @@ def swept(tmp_path_factory):
 def test_a_sweep_runs_every_combination_once_and_ends_with_a_table(swept):
     folder, _, done = swept
     assert done.returncode == 0, done.stderr
-    found = list(store.read_all(folder / "multirun" / "custom"))
-    assert [(r["model"], r["memory"]) for r in found] == [
+    records = list(store.read_all(folder / "multirun" / "custom"))
+    assert [(r["model"], r["memory"]) for r in records] == [
         ("hrm", "none"),
         ("infini_hrm", "carry"),
         ("infini_hrm", "reset"),
@@ -98,13 +97,13 @@ def test_every_list_of_an_experiment_can_be_overridden(tmp_path):
         "-m", "experiment=hrm_vs_infini_as_published", *QUICK, *words, "model=hrm,infini_hrm", cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
-    found = list(store.read_all(tmp_path / "elsewhere"))
-    assert len(found) == 2 * (1 + 2)
-    assert {record["seed"] for record in found} == {7, 8}
-    assert {record["config"]["model"]["update"] for record in found} == {"sequential"}
-    assert {record["config"]["memory"]["write"] for record in found} == {"every_segment"}
-    assert all(len(record["history"]) == 2 for record in found)
-    assert {(record["model"], record["causal"]) for record in found} == {("hrm", True), ("infini_hrm", False)}
+    records = list(store.read_all(tmp_path / "elsewhere"))
+    assert len(records) == 2 * (1 + 2)
+    assert {record["seed"] for record in records} == {7, 8}
+    assert {record["config"]["model"]["update"] for record in records} == {"sequential"}
+    assert {record["config"]["memory"]["write"] for record in records} == {"every_segment"}
+    assert all(len(record["history"]) == 2 for record in records)
+    assert {(record["model"], record["causal"]) for record in records} == {("hrm", True), ("infini_hrm", False)}
 
 
 def test_a_failed_cell_is_named_and_the_others_go_on(tmp_path):
@@ -113,13 +112,13 @@ def test_a_failed_cell_is_named_and_the_others_go_on(tmp_path):
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert re.search(r"hrm seed 42 +│ failed +│ ArithmeticError: .* has diverged │ \S+log\.txt │", done.stdout)
-    assert "1 of 2 cells failed; the same command runs what is not finished" in done.stdout
+    assert "1 of 2 cells failed; the same command runs only what is not finished" in done.stdout
     assert sorted(r["status"] for r in store.read_all(tmp_path / "multirun" / "custom")) == ["failed", "finished"]
     assert "validation perplexity" in done.stdout
 
 
 def started(*words, cwd):
-    """A command that runs beside the test, once its first cell trains."""
+    """Start a command that runs beside the test; return its process once its first cell trains."""
     process = start(*words, cwd=cwd, out=cwd / "out", err=cwd / "err")
     deadline = time.monotonic() + 120
     while not list(cwd.glob("multirun/custom/*/progress.json")) and time.monotonic() < deadline:
@@ -128,7 +127,7 @@ def started(*words, cwd):
 
 
 def ended(process, number, *, cwd):
-    """What a command that runs beside the test has told when it has ended, after a signal."""
+    """Send a signal to a command that runs beside the test; return what it printed until its end."""
     os.kill(process.pid, number)
     process.join(60)
     return (cwd / "err").read_text()
@@ -140,10 +139,10 @@ LONG = [*QUICK, "recipe.max_epochs=400", "recipe.patience=400", "logger=none"]
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "TERM"])
 def test_an_interrupted_cell_leaves_what_it_goes_on_from_and_says_how(number, status, tmp_path):
     process = started(*LONG, cwd=tmp_path)
-    told = ended(process, number, cwd=tmp_path)
-    assert process.exitcode == status, told
-    assert f"to go on:\n  python -m hrm_bench {' '.join(LONG)}\n" in told
-    assert "Traceback" not in told
+    message = ended(process, number, cwd=tmp_path)
+    assert process.exitcode == status, message
+    assert f"to continue:\n  python -m hrm_bench {' '.join(LONG)}\n" in message
+    assert "Traceback" not in message
     (record,) = store.read_all(tmp_path / "multirun" / "custom")
     assert (record["status"], record["reason"]) == ("interrupted", f"stopped by {number.name}")
     (folder,) = tmp_path.glob("multirun/custom/*/")
@@ -152,12 +151,12 @@ def test_an_interrupted_cell_leaves_what_it_goes_on_from_and_says_how(number, st
 
 def test_all_cells_of_an_interrupted_sweep_stop_wherever_they_run(tmp_path):
     process = started(*LONG, "seed=1,2,3", "launcher=joblib", "-m", cwd=tmp_path)
-    told = ended(process, signal.SIGTERM, cwd=tmp_path)  # sent to the sweep alone, not to the processes of its cells
-    assert process.exitcode == 143, told
-    assert "interrupted: 0 of 3 cells are finished, " in told
-    found = list(store.read_all(tmp_path / "multirun" / "custom"))
-    assert found
-    assert {record["status"] for record in found} == {"interrupted"}
+    message = ended(process, signal.SIGTERM, cwd=tmp_path)  # sent to the sweep alone, not to the processes of its cells
+    assert process.exitcode == 143, message
+    assert "interrupted: 0 of 3 cells are finished, " in message
+    records = list(store.read_all(tmp_path / "multirun" / "custom"))
+    assert records
+    assert {record["status"] for record in records} == {"interrupted"}
     assert not list(tmp_path.glob("multirun/custom/.stop-*"))
 
 
@@ -198,7 +197,7 @@ BAD = {
         ["-m", "hydra.sweeper.max_batch_size=0"],
         r"hydra\.sweeper\.max_batch_size=0: must be at least 1",
     ),
-    "a number for a group": (["recipe=3"], r"Config group override must be a string"),
+    "a number for a group": (["recipe=3"], r"recipe=3: no such choice; allowed are published, tuned, "),
     "a list without -m": (
         ["model=hrm,infini_hrm"],
         r"model=hrm,infini_hrm: several values are a sweep, which takes -m",
@@ -206,25 +205,24 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("words", "told"), BAD.values(), ids=BAD.keys())
-def test_bad_input_is_one_clear_line_and_status_2(words, told, tmp_path):
+@pytest.mark.parametrize(("words", "message"), BAD.values(), ids=BAD.keys())
+def test_bad_input_is_one_clear_line_and_status_2(words, message, tmp_path):
     (tmp_path / "latin.txt").write_bytes(b"na\xefve")
     done = hrm_bench("data=sample", *words, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
-    assert re.match(f"hrm_bench: {told}", done.stderr), done.stderr
+    assert re.match(f"hrm_bench: {message}", done.stderr), done.stderr
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
 
 
 @pytest.mark.parametrize(
-    "words", [["model=hrm_1level"], ["-m", "model=hrm,hrm_1level", "seed=1,2"]], ids=["cell", "sweep"]
+    "words", [["model.name=mine"], ["-m", "model.name=hrm,mine", "seed=1,2"]], ids=["cell", "sweep"]
 )
 def test_a_recipe_that_was_not_searched_for_a_model_says_so_once(words, tmp_path):
-    recipe = "recipe=tuned_without_offsets"
-    done = hrm_bench("data=sample", recipe, "plan=true", *words, cwd=tmp_path)
+    done = hrm_bench("data=sample", "recipe=tuned", "plan=true", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.startswith(f"{recipe}: no search has been made for model=hrm_1level, which takes the values of ")
-    assert "experiment=tuning model=hrm_1level" in done.stderr
+    assert done.stderr.startswith("recipe=tuned: no search was made for model=mine, so it takes the values of ")
+    assert "experiment=tuning model=mine" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
@@ -255,6 +253,7 @@ def test_help_names_the_groups(tmp_path):
         f"model: {', '.join(MODELS)}",
         "memory: carry, none, reset",
         "max_epochs: 30",
+        "  report    make the tables, plots and page of sweeps again",
     ):
         assert choice in done.stdout
 
@@ -274,9 +273,9 @@ def test_a_reader_that_has_seen_enough_gets_no_traceback(tmp_path):
 
 def test_a_launcher_that_is_not_installed_says_where_it_comes_from():
     error = MissingConfigException("", missing_cfg_file="hydra/launcher/ray", options=["basic", "joblib"])
-    told = explain(error)
-    assert told.startswith("hydra/launcher=ray: no such choice; allowed are basic, joblib; ")
-    assert told.endswith("pip install 'hrm_bench[launchers]'")
+    message = explain(error)
+    assert message.startswith("hydra/launcher=ray: no such choice; allowed are basic, joblib; ")
+    assert message.endswith("pip install 'hrm_bench[launchers]'")
 
 
 def test_real_wikitext_is_found_by_its_variable(wikitext, tmp_path):
@@ -300,12 +299,12 @@ def test_an_installed_wheel_works_outside_the_checkout(tmp_path):
     program = (
         "import hrm_bench, json; print(json.dumps([hrm_bench.__file__, hrm_bench.compose('model=lct_1layer').seed]))"
     )
-    told = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(site)},
         capture_output=True,
         check=True,
     )
-    assert json.loads(told.stdout) == [str(site / "hrm_bench" / "__init__.py"), 42]
+    assert json.loads(done.stdout) == [str(site / "hrm_bench" / "__init__.py"), 42]
     assert (site / "hrm_bench" / "conf" / "config.yaml").exists()

@@ -46,14 +46,19 @@ CODE = "\nADDED = 1\n"
 DECIDING = {
     "charlm": "charlm.py",
     "objective": "objectives.py",
+    "optimizer": "optimizers.py",
     "model": "models/infini_hrm.py",
     "model's base": "models/hrm.py",
     "layer": "layers/block.py",
     "memory": "layers/compressive_memory.py",
+    "lanes": "layers/carried.py",
+    "corpora": "data/corpora.py",
     "text": "data/text.py",
     "windows": "data/windows.py",
-    "training": "training.py" if (PACKAGE / "training.py").exists() else "training/fit.py",
-    "averaging": next(path.relative_to(PACKAGE) for path in PACKAGE.rglob("averaging.py")),
+    "distillation": "data/distillation.py",
+    "building": "training/build.py",
+    "training": "training/fit.py",
+    "averaging": "training/averaging.py",
 }
 
 
@@ -63,10 +68,11 @@ def stamps(tmp_path_factory):
     folder = tmp_path_factory.mktemp("copy")
     shutil.copytree(PACKAGE, folder / "hrm_bench", ignore=shutil.ignore_patterns("__pycache__"))
     others = [path for path in (PACKAGE / "models").glob("[!_]*.py") if path.stem not in ("hrm", "infini_hrm")]
-    others += (PACKAGE / "report").glob("*.py")
+    others += [path for room in ("report", "sweeps", "records") for path in (PACKAGE / room).glob("[!_]*.py")]
+    others += PACKAGE / "cli.py", PACKAGE / "train.py", PACKAGE / "training/progress.py"
     changes = {label: (CODE, [f"hrm_bench/{name}"]) for label, name in DECIDING.items()}
     changes["comments"] = ("\n# added\n", [f"hrm_bench/{name}" for name in DECIDING.values()])
-    changes["other models and the report"] = (CODE, [str(path.relative_to(ROOT)) for path in others])
+    changes["other models, reports, sweeps and commands"] = (CODE, [str(path.relative_to(ROOT)) for path in others])
     config = OmegaConf.to_container(compose("data=sample", "model=infini_hrm"), resolve=True)
     done = subprocess.run(
         [sys.executable, "-c", STAMPS],
@@ -86,6 +92,6 @@ def test_a_change_of_what_decides_figures_changes_the_stamp(label, stamps):
     assert list(stamps.values()).count(stamps[label]) == 1
 
 
-@pytest.mark.parametrize("label", ["comments", "other models and the report"])
+@pytest.mark.parametrize("label", ["comments", "other models, reports, sweeps and commands"])
 def test_a_change_that_decides_no_figure_does_not(label, stamps):
     assert stamps[label] == stamps["unchanged"]

@@ -6,25 +6,20 @@ import os
 import random
 import sys
 import tracemalloc
+from pathlib import Path
 
 import datasets
 import pytest
 import torch
+from pyarrow import parquet
 
 import hrm_bench
 from hrm_bench.data import corpora
-from hrm_bench.data.text import Text
-from hrm_bench.data.vocabulary import CHARACTERS
+from hrm_bench.data.text import PRINTABLE_ASCII, Text, Vocabulary
 from hrm_bench.errors import UsageError
 
 # Unknown characters of two, three and four bytes, of which some are blanks; known blanks; ends of lines of each kind
 MIXED = "a é\u00a0b\u2003c\u3000d \u200be\U0001f600 \U0001f600f\tg\r\nh\ri\n\r\n \x1cj\x85k\u2028 –l\x00\x7f"
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    """Nothing of an earlier test, nor anything for a later one, in the copies that datasets keeps."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 def shuffled(seed, length):
@@ -44,8 +39,8 @@ def assert_is(text, string):
     """The text is what the whole string says of it."""
     assert len(text) == len(string)
     assert text.indices.dtype == torch.uint8
-    assert text.indices.tolist() == [max(CHARACTERS.find(character), 0) for character in string]
-    assert text.unknown_characters == sum(character not in CHARACTERS for character in string)
+    assert text.indices.tolist() == [max(PRINTABLE_ASCII.characters.find(character), 0) for character in string]
+    assert text.unknown_characters == sum(character not in PRINTABLE_ASCII.characters for character in string)
     for stop in range(0, len(string) + 1, max(1, len(string) // 50)):
         assert text.num_words(1, stop) == len(string[1:stop].split())
 
@@ -74,13 +69,12 @@ def test_no_characters_are_a_text_too():
     assert_is(Text.read(["", ""]), "")
 
 
-@pytest.mark.parametrize("block", [4, 5, 6, 7, 64, 1 << 16])
-def test_a_text_file_is_that_of_its_whole_string_whatever_the_blocks_cut(block, tmp_path, monkeypatch):
-    monkeypatch.setattr(corpora, "BLOCK", block)
+@pytest.mark.parametrize("piece", [1, 7, 64, 1 << 16])
+def test_a_text_file_is_read_as_its_whole_string_whatever_the_size_of_pieces(piece, tmp_path, monkeypatch):
+    monkeypatch.setattr(corpora, "PIECE", piece)
     path = tmp_path / "mine.txt"
     for length, ends in ((10, limits(None, 1, None)), (997, limits(700, None, 3)), (2000, limits(None, None, None))):
-        path.write_bytes(shuffled(length + block, length).encode())
-        corpora._text_file.cache_clear()
+        path.write_bytes(shuffled(length + piece, length).encode())
         string = path.read_text(encoding="utf-8")  # with newlines for all ends of lines
         first, second = len(string) * 8 // 10, len(string) * 9 // 10
         stops = [None if (end := word.split("=")[1]) == "null" else int(end) for word in ends]
@@ -91,29 +85,25 @@ def test_a_text_file_is_that_of_its_whole_string_whatever_the_blocks_cut(block, 
         )
 
 
-def test_a_byte_that_is_not_utf_8_is_told_by_its_place_in_the_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(corpora, "BLOCK", 8)
+def test_the_first_byte_that_is_not_utf_8_is_named_by_its_offset_in_the_file(tmp_path):
     path = tmp_path / "mine.txt"
     data = hrm_bench.compose("data=text_file", f"data.path={path}").data
     faults = (b"\xef", b"\xc3", b"\xf0\x9f\x98", b"\xed\xa0\x80", b"\xff")
     for length, fault, rest in itertools.product(range(20), faults, (b"", b"abc", b"\r" * 30)):
         before = ("aé–\U0001f600\r\n" * 5).encode()[:length].decode(errors="ignore").encode()
         path.write_bytes(before + fault + rest)
-        corpora._text_file.cache_clear()
         with pytest.raises(UnicodeDecodeError) as naive:
             path.read_bytes().decode()
         with pytest.raises(UsageError, match=f"mine.txt: not UTF-8 at byte {naive.value.start}; convert it, for "):
             corpora.load(data)
 
 
-def test_a_file_is_read_once(monkeypatch):
-    monkeypatch.setattr(corpora, "BLOCK", 1000)
+def test_a_file_is_read_once():
     reader, writer = os.pipe()  # what has been read of it is gone
     os.write(writer, b"abcd efgh\n" * 2000)
     os.close(writer)
     corpus = load("data=text_file", f"data.path=/dev/fd/{reader}")
     os.close(reader)
-    corpora._text_file.cache_clear()
     assert [len(text) for text in corpus.splits.values()] == [16_000, 2_000, 2_000]
 
 
@@ -139,7 +129,6 @@ def test_a_folder_is_read_as_it_stands_and_not_as_one_of_the_same_name_was(tmp_p
     first, other = tmp_path / "first" / "wikitext", tmp_path / "other" / "wikitext"
     assert_splits_are(load(*published(first, ["a"]), *limits(None, None, None)), ["a"] * 3)
     assert_splits_are(load(*published(other, ["b"]), *limits(None, None, None)), ["b"] * 3)
-    corpora._wikitext.cache_clear()
     assert_splits_are(load(*published(first, ["c"]), *limits(None, None, None)), ["c"] * 3)
 
 
@@ -147,27 +136,22 @@ def test_rows_of_the_hub_are_read_once_and_none_beyond_the_limit(tmp_path, monke
     words = published(tmp_path, [" 16 characters \n"] * 1000)
     monkeypatch.setattr(corpora, "ROWS", 10)
     batches = []
-    iterate = datasets.Dataset.iter
+    iterate = parquet.ParquetFile.iter_batches
 
-    def counted(self, batch_size):
-        for batch in iterate(self, batch_size):
-            batches.append((str(self.split), len(batch["text"])))
+    def counted(self, **arguments):
+        for batch in iterate(self, **arguments):
+            batches.append(batch.num_rows)
             yield batch
 
-    monkeypatch.setattr(datasets.Dataset, "iter", counted)
+    monkeypatch.setattr(parquet.ParquetFile, "iter_batches", counted)
     load(*words, *limits(None, 160, 161))
-    assert batches == [("train", 10)] * 100 + [("validation", 10)] + [("test", 10)] * 2
+    assert batches == [10] * (100 + 1 + 2)  # train, validation, test
 
 
-@pytest.mark.parametrize("source", ["text_file", "wikitext2"])
-def test_a_long_text_takes_two_bytes_a_character_and_little_more_while_it_is_read(source, tmp_path):
+def test_a_long_text_of_the_hub_takes_two_bytes_per_character_and_little_more_while_it_is_read(tmp_path):
     row = " The text – of one row , which is read with others of its kind . \n"
-    if source == "wikitext2":
-        words = published(tmp_path, [row] * 20_000)
-    else:
-        (tmp_path / "mine.txt").write_text(row * 60_000, encoding="utf-8")
-        words = ["data=text_file", f"data.path={tmp_path / 'mine.txt'}"]
-    load("data=sample")  # so that what is imported on the way is not counted
+    words = published(tmp_path, [row] * 20_000)
+    load(*words, *limits(100, 100, 100))  # so that what is imported on the way is not counted
     tracemalloc.start()
     try:
         corpus = load(*words, *limits(None, None, None))
@@ -179,6 +163,58 @@ def test_a_long_text_takes_two_bytes_a_character_and_little_more_while_it_is_rea
     assert sum(text.indices.nbytes + text.blanks.nbytes for text in corpus.splits.values()) == 2 * num_characters
     assert held < 2.5 * num_characters
     assert peak < 3.5 * num_characters
+
+
+def test_a_folder_whose_name_looks_like_a_pattern_is_read_itself(tmp_path):
+    pattern, sibling = tmp_path / "br[1]", tmp_path / "br1"
+    published(sibling, ["another text"])
+    published(pattern, ["the text"])
+    data = hrm_bench.compose("data=wikitext2", *limits(None, None, None)).data
+    data.path = str(pattern)
+    assert_splits_are(corpora.load(data), ["the text"] * 3)
+
+
+def test_a_folder_that_lacks_a_split_is_refused(tmp_path):
+    words = published(tmp_path, ["a"])
+    (tmp_path / corpora.HUB_CONFIGS["wikitext2"] / "test-00000-of-00001.parquet").unlink()
+    with pytest.raises(UsageError, match=r"not Salesforce/wikitext in the hub's layout \(no wikitext-2-v1/SPLIT-"):
+        load(*words)
+
+
+def reads(monkeypatch):
+    """A list that grows by the name of each file that is read."""
+    names = []
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: (names.append(path.name), read(path))[1])
+    return names
+
+
+def test_a_library_reads_each_text_once_and_computes_once_what_follows_from_it(monkeypatch):
+    names = reads(monkeypatch)
+    library = corpora.Library()
+    first, second = (hrm_bench.compose("data=sample", *limits(number, 100, 100)).data for number in (300, 300))
+    other = hrm_bench.compose("data=sample", *limits(200, 100, 100)).data
+    corpus = library.load(first)
+    assert library.load(second) is corpus
+    assert sorted(names) == ["test.txt", "train.txt", "validation.txt"]
+    assert library.load(other).fingerprint != corpus.fingerprint
+    assert len(names) == 6
+    computed = []
+    for asked in (corpus, corpus, library.load(other)):
+        library.derive(asked, "length", lambda: computed.append(1))
+    assert len(computed) == 2
+    corpora.load(first)
+    assert len(names) == 9
+
+
+def test_a_vocabulary_of_other_symbols_reads_all_else_as_its_first():
+    greek = Vocabulary("_αβγ")
+    text = Text.read(["αxβ\nδ", "γ"], greek)
+    assert greek.decode(text.indices) == "α_β__γ"
+    assert (len(greek), text.unknown_characters) == (4, 3)
+    assert text.num_words(0, 6) == 2
+    with pytest.raises(ValueError, match="each once"):
+        Vocabulary("aa")
 
 
 def test_characters_before_the_start_of_validation_are_left_out():

@@ -1,40 +1,35 @@
-"""The dashboard: what is in it, built offline; what is saved, on a server of our own; what is told without one."""
+"""The W&B workspace: its panels, built offline; what is saved, on a stand-in server; its errors without one."""
 
 import http.server
 import json
 import os
-import re
 import subprocess
 import sys
 import threading
-import time
+import warnings
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, compose
 from omegaconf import OmegaConf
 
-import hrm_bench
-from hrm_bench import dashboard
-from hrm_bench.errors import UsageError
 from hrm_bench.evidence.measures import Score
 from hrm_bench.records.schema import Epoch, Record
 
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
-KEY = "0123456789" * 4
 NOWHERE = "http://127.0.0.1:9"
 
+pytest.importorskip("wandb_workspaces")
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # the library's use of pydantic
+    from wandb_workspace import varying_keys, workspace
 
-@pytest.fixture(scope="module")
-def library():
-    return pytest.importorskip("wandb_workspaces")
 
-
-def run(tmp_path, *words, program=(), **environment):
-    """The command, as one without a login types it."""
+def run(tmp_path, *words, **environment):
+    """Run the command without the login of whoever runs the tests."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
-    home = {"HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc"), "WANDB_MODE": "offline"}
+    home = {"HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc"), "WANDB_MODE": "offline", "PYTHONPATH": str(ROOT)}
     return subprocess.run(
-        [sys.executable, "-W", "default::DeprecationWarning", *(program or ["-m", "hrm_bench.dashboard"]), *words],
+        [sys.executable, str(ROOT / "tools" / "wandb_workspace.py"), *words],
         cwd=tmp_path,
         env=clean | home | environment,
         stdin=subprocess.DEVNULL,
@@ -45,16 +40,15 @@ def run(tmp_path, *words, program=(), **environment):
     )
 
 
-def told(done):
-    """The one line of a command that stopped."""
+def fault(done):
+    """Return the one line of a command that stopped."""
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
-    (line,) = done.stderr.splitlines()
-    return line
+    return done.stderr.splitlines()[-1]
 
 
 def section(**settings):
-    """What W&B would be sent."""
-    view = dashboard.workspace(entity="me", project="hrm_bench", **settings)._to_model()
+    """Return what W&B would be sent."""
+    view = workspace(entity="me", project="hrm_bench", **settings)._to_model()
     return view.model_dump(by_alias=True, exclude_none=True)["spec"]["section"]
 
 
@@ -66,7 +60,7 @@ def grouping(spec):
     return [f"{key['section']}:{key['name']}" for key in spec["runSets"][0]["grouping"]]
 
 
-def test_the_sections_show_the_course_the_best_the_cost_and_each_seed(library):
+def test_the_sections_show_the_course_the_best_the_cost_and_each_seed():
     spec = section()
     shown = {
         each["name"]: [panel["viewType"] for panel in each["panels"]] for each in spec["panelBankConfig"]["sections"]
@@ -80,7 +74,7 @@ def test_the_sections_show_the_course_the_best_the_cost_and_each_seed(library):
     assert (perplexity["groupAgg"], perplexity["groupArea"]) == ("mean", "minmax")
 
 
-def test_every_figure_shown_is_one_that_a_run_has(library):
+def test_every_figure_shown_is_one_that_a_run_has():
     spec = section()
     of_the_end = {f"{split}/{key}" for split in ("validation", "test") for key in Score.__annotations__}
     of_the_end |= set(Record.__annotations__)
@@ -98,13 +92,13 @@ def test_every_figure_shown_is_one_that_a_run_has(library):
     summaries |= {each.removeprefix("summary:") for each in columns if each.startswith("summary:")}
     configs |= {each for each in columns if each.startswith("config:")}
     assert {"validation/perplexity", "test/perplexity", "parameters", "characters_per_second"} < summaries <= of_the_end
-    cell = hrm_bench.compose("data=sample")
-    found = {key.removeprefix("config:").replace(".value", ""): key for key in configs}
-    assert set(found) == {"model.name", "memory.mode", "seed"}
-    assert all(OmegaConf.select(cell, key) is not None for key in found)
+    cell = compose("data=sample")
+    keys = {key.removeprefix("config:").replace(".value", ""): key for key in configs}
+    assert set(keys) == {"model.name", "memory.mode", "seed"}
+    assert all(OmegaConf.select(cell, key) is not None for key in keys)
 
 
-def test_a_run_that_is_not_causal_is_never_averaged_with_one_that_is(library):
+def test_a_run_that_is_not_causal_is_never_averaged_with_one_that_is():
     spec = section(experiment="hrm_vs_infini")
     assert grouping(spec) == ["config:model.value.name", "config:memory.value.mode", "summary:causal"]
     assert spec["settings"]["useRunsTableGroupingInPanels"]
@@ -112,26 +106,22 @@ def test_a_run_that_is_not_causal_is_never_averaged_with_one_that_is(library):
     assert spec["runSets"][0]["runFeed"]["columnPinned"]["summary:causal"]
 
 
-GROUPS = {"model": "model.name", "memory": "memory.mode", "recipe": "recipe.name"}
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_only_seeds_share_a_group_of_a_shipped_experiment(name):
+    experiment = OmegaConf.load(ROOT / "conf" / "experiment" / f"{name}.yaml")
+    sweeper = OmegaConf.select(experiment, "hydra.sweeper", default={})
+    swept = {*sweeper.get("params", ()), *(word.split("=")[0] for case in sweeper.get("cases", ()) for word in case)}
+    grouped = {key.replace(".value", "").split(":")[1].split(".name")[0] for key in grouping(section(experiment=name))}
+    seeds = {key.removesuffix(".name") for key in swept} - grouped
+    assert seeds <= {"seed", "memory"}  # memory.mode is a key of every workspace
 
 
-def test_only_seeds_share_a_group_of_a_shipped_experiment(library):
-    for name in EXPERIMENTS:
-        sweep = OmegaConf.select(OmegaConf.load(ROOT / "conf" / "experiment" / f"{name}.yaml"), "hydra.sweeper.params")
-        told_apart = [key.replace(".value", "").split(":")[1] for key in grouping(section(experiment=name))]
-        missing = {GROUPS.get(key, key) for key in sweep or {}} - {*told_apart}
-        assert missing <= {"seed"}, name
-        assert all("." in key or key in {*GROUPS, "seed", "scale"} for key in sweep or {}), (
-            name
-        )  # no other whole groups
-
-
-def test_trials_of_a_search_are_not_averaged_as_seeds(library):
+def test_trials_of_a_search_are_not_averaged_as_seeds():
     keys = grouping(section(experiment="tuning"))
     assert any("learning_rate" in key for key in keys)
 
 
-def test_one_experiment_is_a_filter_and_all_are_groups(library):
+def test_one_experiment_is_a_filter_and_all_are_groups():
     one, every = section(experiment="hrm_vs_lct"), section()
     (filtered,) = one["runSets"][0]["filters"]["filters"]
     assert (filtered["key"], filtered["op"], filtered["value"]) == (
@@ -143,50 +133,27 @@ def test_one_experiment_is_a_filter_and_all_are_groups(library):
     assert (grouping(every)[0], grouping(one)[0]) == ("run:group", "config:model.value.name")
 
 
-def test_bad_words_are_a_line_each():
-    with pytest.raises(UsageError) as error:
-        dashboard.parse(["projct=x", "rubbish", "entity=", "experiment=it's", "project=mine"])
-    assert error.value.faults == (
-        "projct: no such key; allowed are project, entity, experiment; did you mean project=x?",
-        "rubbish: not understood; write key=value, with a key of project, entity, experiment",
-        "entity=: must not be empty; give entity=NAME, or leave it out",
-        "experiment=it's: may have letters, digits, blanks and . _ - only",
-    )
+def test_a_case_of_a_sweep_varies_what_it_overrides(tmp_path, monkeypatch):
+    (tmp_path / "experiment").mkdir()
+    cases = [[], ["recipe.name=x", "recipe.warmup=0"], ["recipe.name=y", "model.update=simultaneous"]]
+    OmegaConf.save({"hydra": {"sweeper": {"cases": cases}}}, tmp_path / "experiment" / "mine.yaml")
+    monkeypatch.setattr("wandb_workspace.conf_folder", lambda: tmp_path)
+    assert varying_keys("mine") == ["recipe.name", "recipe.warmup", "model.update"]
 
 
-def test_words_override_the_defaults():
-    assert dashboard.parse([]) == {"project": "hrm_bench", "entity": "", "experiment": ""}
-    assert dashboard.parse(["experiment=demo"])["experiment"] == "demo"
+def test_a_wrong_word_is_one_line(tmp_path):
+    assert "did you mean project?" in fault(run(tmp_path, "projct=x"))
+    assert "may contain letters" in fault(run(tmp_path, "experiment=it's"))
 
 
-def test_without_the_library_its_install_command_is_told(monkeypatch):
-    monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
-    for command in (lambda: dashboard.main([]), lambda: dashboard.workspace(entity="me", project="mine")):
-        with pytest.raises(UsageError, match=r"^wandb-workspaces is not installed .*'hrm_bench\[dashboard\]'$"):
-            command()
-
-
-def test_without_a_login_the_command_for_one_is_told(library, tmp_path):
-    line = told(run(tmp_path, WANDB_BASE_URL=NOWHERE))
+def test_without_a_login_the_command_for_one_is_shown(tmp_path):
+    line = fault(run(tmp_path, WANDB_BASE_URL=NOWHERE))
     assert line == f"hrm_bench: no login for W&B's server {NOWHERE}: run wandb login, or set WANDB_API_KEY"
-
-
-def test_a_key_that_cannot_be_one_is_told(library, tmp_path):
-    assert "WANDB_API_KEY invalid: " in told(run(tmp_path, WANDB_BASE_URL=NOWHERE, WANDB_API_KEY="short"))
-
-
-def test_a_server_that_does_not_answer_is_told_quickly(library, tmp_path):
-    (tmp_path / "netrc").write_text(f"machine 127.0.0.1:9\n  login user\n  password {KEY}\n")
-    (tmp_path / "netrc").chmod(0o600)
-    began = time.monotonic()
-    line = told(run(tmp_path, WANDB_BASE_URL=NOWHERE))
-    assert line == f"hrm_bench: W&B's server {NOWHERE} does not answer; nothing is saved"
-    assert time.monotonic() - began < 30
 
 
 @pytest.fixture
 def server():
-    """A W&B server of our own: its URL, and the views that it was asked to save; ``refuses`` makes it say no."""
+    """A stand-in for W&B's server, with the views that it was request to save; ``refuses`` makes it say no."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -197,16 +164,14 @@ def server():
             if self.path != "/graphql":
                 self.answer(404, {})
                 return
-            asked = json.loads(body)
-            if "upsertView" not in asked["query"]:
+            request = json.loads(body)
+            if "upsertView" not in request["query"]:
                 self.answer(200, {"data": {"viewer": {"id": "1", "entity": "team", "username": "me", "flags": "{}"}}})
-            elif ours.hangs:
-                ours.released.wait(120)
-            elif ours.refuses:
-                self.answer(200, {"data": None, "errors": [{"message": ours.refuses}]})
+            elif stand_in.refuses:
+                self.answer(200, {"data": None, "errors": [{"message": stand_in.refuses}]})
             else:
-                ours.views.append(asked["variables"])
-                view = {"id": "1", "name": asked["variables"]["name"]}
+                stand_in.views.append(request["variables"])
+                view = {"id": "1", "name": request["variables"]["name"]}
                 self.answer(200, {"data": {"upsertView": {"view": view, "inserted": True}}})
 
         def answer(self, status, value):
@@ -219,17 +184,16 @@ def server():
         def log_message(self, *_):
             pass
 
-    ours = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    ours.views, ours.refuses, ours.hangs, ours.released = [], "", False, threading.Event()
-    ours.login = {"WANDB_BASE_URL": f"http://127.0.0.1:{ours.server_port}", "WANDB_API_KEY": KEY}
-    threading.Thread(target=ours.serve_forever, daemon=True).start()
-    yield ours
-    ours.released.set()
-    ours.shutdown()
-    ours.server_close()
+    stand_in = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    stand_in.views, stand_in.refuses = [], ""
+    stand_in.login = {"WANDB_BASE_URL": f"http://127.0.0.1:{stand_in.server_port}", "WANDB_API_KEY": "0123456789" * 4}
+    threading.Thread(target=stand_in.serve_forever, daemon=True).start()
+    yield stand_in
+    stand_in.shutdown()
+    stand_in.server_close()
 
 
-def test_with_a_login_it_is_saved_in_the_default_entity_and_its_url_is_printed(library, server, tmp_path):
+def test_with_a_login_it_is_saved_in_the_default_entity_and_its_url_is_printed(server, tmp_path):
     done = run(tmp_path, "experiment=hrm_vs_lct", **server.login)
     assert (done.returncode, done.stderr) == (0, "")
     (view,) = server.views
@@ -240,35 +204,7 @@ def test_with_a_login_it_is_saved_in_the_default_entity_and_its_url_is_printed(l
     assert len(json.loads(view["spec"])["section"]["panelBankConfig"]["sections"]) == 6
 
 
-def test_a_refusal_is_one_line(library, server, tmp_path):
+def test_a_refusal_is_one_line(server, tmp_path):
     server.refuses = "project\n not found"
-    line = told(run(tmp_path, "project=mine", "entity=else", **server.login))
-    assert re.fullmatch("hrm_bench: mine: W&B did not save the workspace: .*project not found", line)
-
-
-def test_a_server_that_hangs_is_not_waited_for(library, server, tmp_path):
-    server.hangs = True
-    began = time.monotonic()
-    line = told(run(tmp_path, "entity=me", WANDB_HTTP_TIMEOUT="2", **server.login))
-    assert line.startswith("hrm_bench: hrm_bench: W&B did not save the workspace: ")
-    assert time.monotonic() - began < 60
-
-
-DEADLOCK = """
-import runpy
-from wandb.sdk.lib.service.service_client import ServiceClient
-publish = ServiceClient.publish
-async def lose(self, request):
-    if not request.HasField("inform_teardown"):
-        await publish(self, request)
-ServiceClient.publish = lose
-runpy.run_module("hrm_bench.dashboard", run_name="__main__", alter_sys=True)
-"""
-
-
-def test_a_service_of_wandb_that_never_ends_is_not_waited_for(library, tmp_path):
-    """As when its connection breaks before it is told to end, and wandb's exit hook goes on to wait for it."""
-    began = time.monotonic()
-    line = told(run(tmp_path, program=["-c", DEADLOCK], WANDB_BASE_URL=NOWHERE, WANDB_API_KEY=KEY))
-    assert line.endswith("does not answer; nothing is saved")
-    assert time.monotonic() - began < 60
+    line = fault(run(tmp_path, "project=mine", "entity=else", **server.login))
+    assert line.startswith("hrm_bench: project=mine: W&B did not save the workspace: ")

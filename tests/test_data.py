@@ -7,11 +7,13 @@ import torch
 
 import hrm_bench
 from hrm_bench.data import corpora
-from hrm_bench.data.text import Text
-from hrm_bench.data.vocabulary import CHARACTERS, decode, encode
+from hrm_bench.data.text import PRINTABLE_ASCII, Text
 from hrm_bench.data.windows import EvaluationBatches, Samples, TrainingBatches
 from hrm_bench.errors import UsageError
 from hrm_bench.training.build import load_windows
+
+CHARACTERS = PRINTABLE_ASCII.characters
+encode, decode = PRINTABLE_ASCII.encode, PRINTABLE_ASCII.decode
 
 
 def data_config(*overrides):
@@ -60,12 +62,12 @@ def test_words_are_counted_in_the_scored_text():
 
 def epochs(order, num=2, **settings):
     batches = TrainingBatches(38, **({"batch_size": 8, "order": order, "seed": 3} | settings))
-    found = []
+    by_epoch = []
     for epoch in range(num):
         batches.set_epoch(epoch)
-        found.append(list(batches))
-        assert len(found[-1]) == len(batches)
-    return found
+        by_epoch.append(list(batches))
+        assert len(by_epoch[-1]) == len(batches)
+    return by_epoch
 
 
 def test_an_epoch_visits_each_sample_once_in_either_order():
@@ -110,7 +112,7 @@ def test_the_trainer_gets_another_order_each_epoch(monkeypatch):
     per_epoch = len(seen) // 2
     data.batches.set_epoch(1)
     expected = [data.train[batch][0] for batch in data.batches]
-    assert all(torch.equal(mine, theirs) for mine, theirs in zip(seen[per_epoch:], expected, strict=True))
+    assert all(torch.equal(batch, other) for batch, other in zip(seen[per_epoch:], expected, strict=True))
     assert not torch.equal(seen[0], seen[per_epoch])
 
 
@@ -154,7 +156,7 @@ def test_the_same_characters_have_the_same_fingerprint_wherever_they_were_read(t
     assert one.fingerprint == two.fingerprint != other.fingerprint
 
 
-def test_a_text_too_short_for_one_window_is_told():
+def test_a_text_too_short_for_one_window_is_refused():
     with pytest.raises(UsageError, match=r"data\.test_chars: the test text has 64 characters, too few for one window"):
         load_windows(hrm_bench.compose("data=sample", "data.test_chars=64"))
     assert load_windows(hrm_bench.compose("data=sample", "data.test_chars=65")).test.num_windows == 1
@@ -168,7 +170,7 @@ def test_a_folder_that_has_the_name_of_the_hubs_data_set_does_not_take_its_place
         corpora.load(data_config("data=wikitext2", "data.path=null"))
 
 
-def test_a_folder_that_is_not_wikitext_is_told(tmp_path):
+def test_a_folder_that_is_not_wikitext_is_refused(tmp_path):
     with pytest.raises(
         UsageError, match=r"not Salesforce/wikitext in the hub's layout .*HRM_BENCH_WIKITEXT.*data=sample"
     ):

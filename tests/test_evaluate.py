@@ -1,23 +1,22 @@
-"""The other questions to finished cells: against loops that ask one character at a time."""
+"""Rescoring of trained cells, against loops over single characters."""
 
 import json
 import math
 
 import pytest
 import torch
-from conftest import compose
-from test_run import quick
+from conftest import compose, quick
 
 from hrm_bench import evaluate
+from hrm_bench.cells import reopen
+from hrm_bench.cells.reopen import load_cell
 from hrm_bench.cells.run import cell_folder, run_cell
-from hrm_bench.data import corpora
+from hrm_bench.data.kneser_ney import Counts
 from hrm_bench.errors import UsageError
-from hrm_bench.evidence import halting
-from hrm_bench.floors import Counts
-from hrm_bench.generate import load_cell
+from hrm_bench.evidence import halting, rescoring
 from hrm_bench.records import store
+from hrm_bench.records.extras import read_rescoring
 from hrm_bench.report import __main__ as report
-from hrm_bench.report import answers
 from hrm_bench.training.build import load_windows
 
 
@@ -33,7 +32,7 @@ def sweep(tmp_path_factory):
 @pytest.fixture(scope="module")
 def asked(sweep):
     evaluate.main([str(sweep)])
-    return {(each["variant"], each["split"]): each for each in answers.read(sweep)}
+    return {(each["variant"], each["split"]): each for each in read_rescoring(sweep)}
 
 
 def test_what_is_scored_is_what_the_records_have(sweep, asked):
@@ -89,7 +88,7 @@ def test_averaged_seeds_and_counts_are_means_of_probabilities(sweep, asked):
 
 def test_the_curve_over_segments_passes_through_what_was_scored(asked):
     found = asked["hrm model.causal=True", "test"]
-    assert [*found["segments"]] == [str(number) for number in evaluate.SEGMENTS]
+    assert [*found["segments"]] == [str(number) for number in rescoring.SEGMENTS]
     assert found["segments"]["2"] == pytest.approx(found["scored"])
     assert found["segments"]["1"] != found["segments"]["16"]
 
@@ -111,8 +110,8 @@ def test_the_answers_are_kept_as_json_and_as_a_table(sweep, asked):
 
 
 @pytest.mark.parametrize("words", [[], ["one", "two"], ["nowhere"]])
-def test_what_is_no_sweep_is_told(words):
-    with pytest.raises(UsageError, match=r"give one folder|no finished causal cells"):
+def test_what_is_no_sweep_is_refused(words):
+    with pytest.raises(UsageError, match=r"type python -m hrm_bench\.evaluate FOLDER|no finished causal cells"):
         evaluate.main(words)
 
 
@@ -122,37 +121,37 @@ def test_another_text_than_the_cells_had_is_refused(tmp_path):
     words = ("model=transformer", "recipe.max_epochs=1", "logger=none")
     run_cell(compose("data=text_file", f"data.path={text}", *words), tmp_path / "cells")
     text.write_text(text.read_text()[:6000])
-    corpora._text_file.cache_clear()  # as a process of its own would have it
-    with pytest.raises(UsageError, match=r"mine\.txt is not the text that its cells had"):
+    with pytest.raises(UsageError, match=r"mine\.txt is not the text that its cells were trained on"):
         evaluate.main([str(tmp_path / "cells")])
 
 
-def test_a_text_that_is_too_long_to_ask_about_is_told(sweep, monkeypatch):
-    monkeypatch.setattr(evaluate, "MOST_SCORED", 300)
-    with pytest.raises(UsageError, match=r"its validation text has 500 characters, .* data\.validation_chars=300"):
+def test_a_text_that_is_too_long_to_rescore_is_refused(sweep, monkeypatch):
+    monkeypatch.setattr(rescoring, "MOST_SCORED", 300)
+    with pytest.raises(UsageError, match=r"the validation text has 50[01] characters .* data\.validation_chars=300"):
         evaluate.main([str(sweep)])
 
 
 def test_counts_that_would_take_too_long_are_left_out(tmp_path, monkeypatch):
     words = ("model=transformer", "data.train_chars=2000", "recipe.max_epochs=1", "logger=none")
     run_cell(compose("data=sample", *words), tmp_path)
-    monkeypatch.setattr(evaluate, "MOST_COUNTED", 1000)
+    monkeypatch.setattr(reopen, "MOST_COUNTED", 1000)
     evaluate.main([str(tmp_path)])
-    assert all(each["with_counts"] is None and each["sliding"] for each in answers.read(tmp_path))
-    assert "| – |" in (tmp_path / "evaluation.md").read_text()
+    assert all(each["with_counts"] is None and each["sliding"] for each in read_rescoring(tmp_path))
+    assert "with n-grams |" not in (tmp_path / "evaluation.md").read_text()
 
 
 def test_a_model_of_one_segment_has_no_curve(tmp_path):
     words = ("model=transformer", "data.train_chars=2000", "recipe.max_epochs=1", "logger=none")
     run_cell(compose("data=sample", *words), tmp_path)
     evaluate.main([str(tmp_path)])
-    assert all(each["segments"] == {} and each["halting"] == [] for each in answers.read(tmp_path))
+    assert all(each["segments"] == {} and each["halting"] == [] for each in read_rescoring(tmp_path))
 
 
 def test_the_page_of_a_sweep_has_its_answers_and_their_curve(sweep, asked):
     report.main([str(sweep)])
     text = (sweep / "report.html").read_text()
-    assert "Other questions" in text
+    assert "Other scores" in text
     assert "segments at evaluation" in text
-    assert len([*(sweep / "plots").glob("*-segments-1.svg")]) == 1
-    assert len([*(sweep / "plots").glob("*-halting-1.svg")]) == 1
+    names = sorted(path.name for path in (sweep / "plots").glob("*.svg"))
+    assert len([name for name in names if "segments" in name]) == 1, names
+    assert len([name for name in names if "halting" in name]) == 1, names

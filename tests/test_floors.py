@@ -1,4 +1,4 @@
-"""The floors against a slow recount, their window, their memory, and the command that shows them."""
+"""The n-gram baselines against a slow recount, their window, their memory, and the command that shows them."""
 
 import math
 import random
@@ -10,14 +10,15 @@ import torch
 from commands import hrm_bench as command
 
 import hrm_bench
-from hrm_bench.data.vocabulary import CHARACTERS, encode
-from hrm_bench.floors import FALLBACK, ORDERS, WAYS, Counts, best, discounts, floors, unigram_nll
+from hrm_bench.data.kneser_ney import FALLBACK, ORDERS, Counts, discounts
+from hrm_bench.data.text import PRINTABLE_ASCII
+from hrm_bench.evidence.floors import WAYS, best, floors, unigram_nll
 from hrm_bench.training.build import load_windows
 
 EXACT = {"rel": 1e-9, "abs": 0}
 
 
-# The same again, slowly: everything is counted anew for each predicted character
+# A slow reference: everything is counted again for each predicted character
 
 
 def ngrams(texts, length):
@@ -36,10 +37,10 @@ def closed_form(counts):
     n = [list(counts.values()).count(times) for times in range(5)]
     try:
         y = n[1] / (n[1] + 2 * n[2])
-        found = [j - (j + 1) * y * n[j + 1] / n[j] for j in (1, 2, 3)]
+        estimated = [j - (j + 1) * y * n[j + 1] / n[j] for j in (1, 2, 3)]
     except ZeroDivisionError:
         return None
-    return found if all(0 < discount < j for j, discount in enumerate(found, 1)) else None
+    return estimated if all(0 < discount < j for j, discount in enumerate(estimated, 1)) else None
 
 
 def probability(texts, context, character, raw=True):
@@ -48,8 +49,8 @@ def probability(texts, context, character, raw=True):
     after = {ngram[-1]: count for ngram, count in counts.items() if ngram[:-1] == tuple(context)}
     if not after:
         return lower
-    found = closed_form(counts) or [0.5, 1.0, 1.5]
-    taken = {each: found[min(count, 3) - 1] for each, count in after.items()}
+    discount = closed_form(counts) or [0.5, 1.0, 1.5]
+    taken = {symbol: discount[min(count, 3) - 1] for symbol, count in after.items()}
     kept = after.get(character, 0) - taken.get(character, 0)
     return kept / sum(after.values()) + sum(taken.values()) / sum(after.values()) * lower
 
@@ -89,9 +90,9 @@ TEXTS = {
 def test_kneser_ney_is_that_of_a_recount_for_each_character(name, order):
     make, sizes, window = TEXTS[name]
     train, scored = make(*sizes)
-    found = floors(torch.tensor(train), torch.tensor(scored), window=window)[f"kneser_ney_{order}"]
-    assert set(found) == set(WAYS) == {"full", "window", "adaptive"}
-    for way, perplexity in found.items():
+    baselines = floors(torch.tensor(train), torch.tensor(scored), window=window)[f"kneser_ney_{order}"]
+    assert set(baselines) == set(WAYS) == {"full", "window", "adaptive"}
+    for way, perplexity in baselines.items():
         assert perplexity == pytest.approx(recounted(train, scored, window, order, way), **EXACT)
 
 
@@ -107,7 +108,7 @@ def test_the_recounts_have_levels_with_estimated_discounts_and_levels_without():
 
 
 def test_a_three_letter_text_worked_by_hand():
-    a, b, other = encode("abz")[0].tolist()
+    a, b, other = PRINTABLE_ASCII.encode("abz")[0].tolist()
     counts = Counts()
     for position in range(3):
         counts.add(bytes([a, a, b]), position)
@@ -122,14 +123,14 @@ def test_a_three_letter_text_worked_by_hand():
 
 def test_uniform_and_unigram_are_those_of_a_recount():
     train, scored = random_texts(20, 200, 70)
-    found = floors(torch.tensor(train), torch.tensor(scored), window=8)
-    assert found["uniform"] == {"full": 97.0}
-    assert set(found["unigram"]) == {"full", "adaptive"}
+    baselines = floors(torch.tensor(train), torch.tensor(scored), window=8)
+    assert baselines["uniform"] == {"full": 97.0}
+    assert set(baselines["unigram"]) == {"full", "adaptive"}
     full, adaptive = 0.0, 0.0
     for i in range(1, 65):
         full -= math.log((train.count(scored[i]) + 1) / (200 + 97))
         adaptive -= math.log((train.count(scored[i]) + scored[:i].count(scored[i]) + 1) / (200 + i + 97))
-    assert found["unigram"] == pytest.approx(
+    assert baselines["unigram"] == pytest.approx(
         {"full": math.exp(full / 64), "adaptive": math.exp(adaptive / 64)}, **EXACT
     )
 
@@ -139,11 +140,12 @@ def test_every_distribution_sums_to_one_and_leaves_no_character_out():
     counts = Counts()
     for position in range(len(train)):
         counts.add(train, position)
-    unseen = bytes(encode("\t~Qz@#")[0].tolist())
+    unseen = bytes(PRINTABLE_ASCII.encode("\t~Qz@#")[0].tolist())
     half_seen = unseen[:3] + train[100:103]
     for context in (train[200:206], scored[:6], scored[20:26], half_seen, unseen, unseen[:1], train[-1:]):
         over_characters = [
-            counts.probabilities(context + bytes([character]), len(context)) for character in range(len(CHARACTERS))
+            counts.probabilities(context + bytes([character]), len(context))
+            for character in range(len(PRINTABLE_ASCII))
         ]
         for distribution in zip(*over_characters, strict=True):
             assert sum(distribution) == pytest.approx(1, abs=1e-12)
@@ -154,14 +156,14 @@ def test_every_distribution_sums_to_one_and_leaves_no_character_out():
 def test_discounts_are_estimated_where_they_can_be_and_half_of_each_count_elsewhere():
     assert discounts(116, 58, 45, 32) == pytest.approx((0.5, 2 - 1.5 * 45 / 58, 3 - 2 * 32 / 45))
     assert FALLBACK == (0.5, 1.0, 1.5)
-    for place in range(4):  # undefined, or the whole of a count
-        assert discounts(*(0 if place == each else 10 for each in range(4))) == FALLBACK
+    for zero in range(4):  # undefined, or the whole of a count
+        assert discounts(*(0 if index == zero else 10 for index in range(4))) == FALLBACK
     assert 3 - 4 * (267 / (267 + 2 * 73)) * 43 / 33 < 0
     assert discounts(267, 73, 33, 43) == FALLBACK  # below zero
     stream = random.Random(0)
     for _ in range(500):
-        found = discounts(*(stream.randrange(30) for _ in range(4)))
-        assert all(0 < discount < count for count, discount in enumerate(found, 1))
+        baselines = discounts(*(stream.randrange(30) for _ in range(4)))
+        assert all(0 < discount < count for count, discount in enumerate(baselines, 1))
 
 
 def test_only_a_text_that_repeats_itself_is_better_predicted_by_counts_that_go_on():
@@ -187,7 +189,7 @@ def second_window(train, scored, way, order, window=16):
 def test_a_window_never_sees_what_precedes_it(order):
     train, scored = (torch.tensor(text) for text in sample_texts(3_000, 33))
     changed = scored.clone()
-    changed[15] = encode("~")[0]
+    changed[15] = PRINTABLE_ASCII.encode("~")[0]
     moved = {
         way: abs(second_window(train, scored, way, order) - second_window(train, changed, way, order)) for way in WAYS
     }
@@ -209,22 +211,24 @@ def test_the_first_character_of_a_window_has_one_character_before_it():
 def test_what_is_predicted_is_what_the_models_predict():
     data = load_windows(hrm_bench.compose("data=sample", "data.train_chars=2000", "data.test_chars=600"))
     scored = data.test
-    found = floors(data.train.indices, scored.indices, window=64)
+    baselines = floors(data.train.indices, scored.indices, window=64)
     predicted = scored.indices[1 : scored.num_characters + 1]
     assert scored.num_characters == 9 * 64 < 600 - 1
-    assert found["unigram"]["full"] == math.exp(unigram_nll(data.train.indices, predicted))
+    assert baselines["unigram"]["full"] == math.exp(unigram_nll(data.train.indices, predicted))
     later = scored.indices.clone()
     later[scored.num_characters + 1 :] = 96
-    assert floors(data.train.indices, later, window=64) == found
+    assert floors(data.train.indices, later, window=64) == baselines
     later[scored.num_characters] = 96
-    assert all(floors(data.train.indices, later, window=64)[name] != found[name] for name in found if name != "uniform")
+    assert all(
+        floors(data.train.indices, later, window=64)[name] != baselines[name] for name in baselines if name != "uniform"
+    )
 
 
 def test_the_best_floor_is_the_lowest_of_the_ways_that_are_asked_for():
-    found = {"one": {"full": 9.0, "adaptive": 3.0}, "two": {"full": 8.0, "window": 8.5, "adaptive": 4.0}}
-    assert best(found, "full", "window") == ("two", "full", 8.0)
-    assert best(found, "window") == ("two", "window", 8.5)
-    assert best(found, "adaptive") == ("one", "adaptive", 3.0)
+    baselines = {"one": {"full": 9.0, "adaptive": 3.0}, "two": {"full": 8.0, "window": 8.5, "adaptive": 4.0}}
+    assert best(baselines, "full", "window") == ("two", "full", 8.0)
+    assert best(baselines, "window") == ("two", "window", 8.5)
+    assert best(baselines, "adaptive") == ("one", "adaptive", 3.0)
 
 
 def test_the_command_shows_both_splits_and_names_the_best(tmp_path):
@@ -239,17 +243,17 @@ def test_the_command_shows_both_splits_and_names_the_best(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     assert list(tmp_path.iterdir()) == []
     data = load_windows(hrm_bench.compose(*words))
-    validation, test = done.stdout.split("test: perplexity a character (bits)")
-    assert "672 validation and 576 test characters of sample after 4,000 of training, in windows of 32" in test
+    validation, test = done.stdout.split("test: perplexity per character (bits)")
+    assert "672 validation and 576 test characters of sample, 4,000 training characters, windows of 32" in test
     for shown, split in ((validation, data.validation), (test, data.test)):
-        found = floors(data.train.indices, split.indices, window=32)
-        for name, figures in found.items():
+        baselines = floors(data.train.indices, split.indices, window=32)
+        for name, figures in baselines.items():
             (line,) = re.findall(rf"│ {name} .*", shown)
             cells = [f"{figures[way]:.2f} ({math.log2(figures[way]):.3f})" for way in WAYS if way in figures]
             assert re.findall(r"[\d.]+ \([\d.]+\)", line) == cells
         for kind, ways in (("frozen", ("full", "window")), ("window", ("window",)), ("adaptive", ("adaptive",))):
-            name, way, perplexity = best(found, *ways)
-            assert f"Best {kind} floor: {name} {way}, {perplexity:.2f} (" in shown
+            name, way, perplexity = best(baselines, *ways)
+            assert f"Best {kind} n-gram model: {name} {way}, {perplexity:.2f} (" in shown
 
 
 def test_bad_input_is_one_line_a_fault_and_status_2(tmp_path):

@@ -1,4 +1,4 @@
-"""Going on with a text: the same as reading all of it anew for each character, in any batch; and the command."""
+"""Continuing a text: the same as reading all of it again for each character, in any batch; and the command."""
 
 import copy
 import re
@@ -9,14 +9,16 @@ import sys
 import pytest
 import torch
 from commands import hrm_bench
-from conftest import MODELS, random_batch, small, train, trainer
-from test_run import quick
+from conftest import MODELS, quick, random_batch, small, train, trainer
 from torch.utils.data import DataLoader
 
+from hrm_bench import cli
+from hrm_bench.cells.reopen import load_cell
 from hrm_bench.cells.run import cell_folder, run_cell
-from hrm_bench.data.vocabulary import decode, encode
-from hrm_bench.errors import UsageError, command
-from hrm_bench.generate import generate, load_cell, main
+from hrm_bench.data.text import PRINTABLE_ASCII
+from hrm_bench.errors import UsageError
+from hrm_bench.evidence.generation import generate
+from hrm_bench.generate import HELP, main
 
 # In windows of 8: less than one, one less a character, one, one and a character, whole ones, and whole ones and a part
 PROMPTS = ["a", "The qui", "Twelve, ", "Nine nine", "~" * 24, "it began {in 1871}, and then again"]
@@ -49,11 +51,11 @@ def drawn(model, *prompts, seed=1, temperature=1.0):
 def naive(model, prompt, choose):
     """25 more characters, for each of which the whole text is read anew."""
     probe = copy.deepcopy(model).double().eval()
-    text, _ = encode(prompt)
+    text, _ = PRINTABLE_ASCII.encode(prompt)
     for _ in range(25):
         logits, _ = probe(text[None])
         text = torch.cat((text, choose(logits[0, -1]).reshape(1)))
-    return decode(text)[len(prompt) :]
+    return PRINTABLE_ASCII.decode(text)[len(prompt) :]
 
 
 @kinds
@@ -105,9 +107,9 @@ def test_a_low_temperature_is_greedy_and_a_high_one_draws_every_character():
 def test_a_drawn_character_follows_the_models_own_distribution():
     model = lively("model=hrm")
     texts = generate(model, ["The "] * 4000, length=1, temperature=1, seed=1)
-    counts = torch.bincount(encode("".join(texts))[0], minlength=97)
+    counts = torch.bincount(PRINTABLE_ASCII.encode("".join(texts))[0], minlength=97)
     with torch.no_grad():
-        expected = model(encode("The ")[0][None])[0][0, -1].softmax(-1) * 4000
+        expected = model(PRINTABLE_ASCII.encode("The ")[0][None])[0][0, -1].softmax(-1) * 4000
     likely = expected > 5
     assert likely.sum() > 10
     chi_squared = ((counts - expected)[likely] ** 2 / expected[likely]).sum()
@@ -120,14 +122,14 @@ def test_what_was_read_windows_ago_matters_where_there_is_a_memory(words, monkey
     prompts = ["x" * 16 + " ago", "?" * 16 + " ago"]  # alike in the window that they end in
     first, second = greedy(model, *prompts)
     assert first != second
-    monkeypatch.setattr("hrm_bench.generate._replace", lambda memory, *_: memory)  # planted: nothing is ever kept
+    monkeypatch.setattr("hrm_bench.layers.carried.where", lambda mask, new, old: old)  # planted: nothing is ever kept
     forgetful = greedy(model, *prompts)
     assert forgetful[0] == forgetful[1]
     assert forgetful[0] not in (first, second)
 
 
 def test_it_goes_on_as_it_was_trained():
-    text, _ = encode("abcdefgh" * 2 + "a")
+    text, _ = PRINTABLE_ASCII.encode("abcdefgh" * 2 + "a")
     model = train(small("model=lstm"), [(text[None, :-1], text[None, 1:])] * 150)
     assert greedy(model, "abc", "h") == [("defghabc" * 4)[:25], ("abcdefgh" * 4)[:25]]
 
@@ -151,12 +153,12 @@ def test_no_prompts_are_no_texts():
 
 
 def test_what_cannot_be_generated_is_told_together():
-    with pytest.raises(UsageError) as told:
+    with pytest.raises(UsageError) as refused_call:
         generate(small("model=hrm"), ["", "na\xefve"], length=0, temperature=float("nan"), seed=1)
-    assert told.value.faults == (
+    assert refused_call.value.faults == (
         "length=0: must be at least 1; try length=200",
         "temperature=nan: must be at least 0 and finite; try temperature=0.8",
-        'prompt: must not be empty, for a model predicts what follows a character; try prompt="The "',
+        'prompt: must not be empty, because a model predicts what follows a character; try prompt="The "',
         "prompt: 'ï' is not in the vocabulary; allowed are printable ASCII, newline and tab",
     )
 
@@ -203,9 +205,12 @@ def test_a_cell_that_was_trained_on_a_gpu_is_read_on_the_cpu(copied):
 
 
 def test_help_names_every_word(capsys):
-    assert main(["run=nowhere", "--help"]) == main(["-h"]) == 0
-    shown = capsys.readouterr().out
-    assert all(f"\n  {key}=" in shown for key in ("run", "prompt", "length", "temperature", "seed", "samples"))
+    for words in (["run=nowhere", "--help"], ["-h"]):
+        with pytest.raises(SystemExit) as ended:
+            cli.run(main, HELP, words)
+        assert ended.value.code == 0
+        shown = capsys.readouterr().out
+        assert all(f"\n  {key}=" in shown for key in ("run", "prompt", "length", "temperature", "seed", "samples"))
 
 
 def test_a_reader_that_has_seen_enough_gets_no_traceback(cell):
@@ -224,14 +229,13 @@ def truncate(path, size):
     path.write_bytes(path.read_bytes()[:size])
 
 
-def refused(monkeypatch, capsys, *words):
-    """The lines that are told, by a command that exits with 2 and prints nothing."""
-    monkeypatch.setattr(sys, "argv", ["generate", *words])
-    with pytest.raises(SystemExit) as stopped:
-        command(main)
-    told = capsys.readouterr()
-    assert (stopped.value.code, told.out) == (2, "")
-    return told.err.splitlines()
+def refused(capsys, *words):
+    """Return the lines on stderr of a command that exits with 2 and prints nothing else."""
+    with pytest.raises(SystemExit) as ended:
+        cli.run(main, HELP, words)
+    printed = capsys.readouterr()
+    assert (ended.value.code, printed.out) == (2, "")
+    return printed.err.splitlines()
 
 
 BAD = {
@@ -247,16 +251,16 @@ BAD = {
     "an empty prompt": (["run=.", "prompt="], "prompt: must not be empty, .*"),
     "an unknown character": (["run=.", "prompt=\u2018"], "prompt: '\u2018' is not in the vocabulary; allowed are .*"),
     "bytes that are not text": (["run=.", "prompt=\udce9"], r"prompt: '\\udce9' is not in the vocabulary; .*"),
-    "no such folder": (["run=nowhere"], "run=nowhere: no such folder; give that of a finished cell"),
+    "no such folder": (["run=nowhere"], "run=nowhere: no such folder; give the folder of a finished cell"),
     "a folder without a cell": (["run=."], r"run=.: no record.json here; give the folder of a finished cell"),
 }
 
 
-@pytest.mark.parametrize(("words", "told"), BAD.values(), ids=BAD.keys())
-def test_bad_input_is_one_clear_line_and_status_2(words, told, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(("words", "message"), BAD.values(), ids=BAD.keys())
+def test_bad_input_is_one_clear_line_and_status_2(words, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (line,) = refused(monkeypatch, capsys, *words)
-    assert re.fullmatch(f"hrm_bench: {told.replace('?', '[?]')}", line), line
+    (line,) = refused(capsys, *words)
+    assert re.fullmatch(f"hrm_bench: {message.replace('?', '[?]')}", line), line
 
 
 SPOILT = {
@@ -266,20 +270,23 @@ SPOILT = {
     ),
     "not causal": (
         lambda cell: replace(cell / "record.json", '"causal": true', '"causal": false'),
-        r"run=\S+: not causal: a cell that reads ahead cannot go on with a text; give another",
+        r"run=\S+: not causal: a model that sees later characters cannot write; give another",
     ),
     "half a record": (lambda cell: (cell / "record.json").write_text("{"), r"\S+record.json: not a record .*"),
     "no record": (lambda cell: (cell / "record.json").unlink(), r"run=\S+: no record.json here; .*"),
     "no config": (lambda cell: (cell / "config.yaml").unlink(), r"\S+config.yaml: cannot be read, .*No such file.*"),
     "no YAML": (lambda cell: (cell / "config.yaml").write_text("a: [1,"), r"\S+config.yaml: cannot be read, .*"),
-    "no config's keys": (lambda cell: (cell / "config.yaml").write_text("seed: 1"), r"\S+: .*model: must be given.*"),
+    "no config's keys": (
+        lambda cell: (cell / "config.yaml").write_text("seed: 1"),
+        r"\S+: .*model: missing; give .*",
+    ),
     "a model that is gone": (
         lambda cell: replace(cell / "config.yaml", "infini_hrm.InfiniHRM", "gru.GRU"),
         r"\S+config.yaml: cannot be read, or not by this version \(model._target_=\S+: cannot be imported .*",
     ),
     "a setting that is gone": (
         lambda cell: replace(cell / "config.yaml", "  rule: ", "  ruler: "),
-        r"\S+config.yaml: cannot be read, or not by this version \(.*ruler.*\); give another cell",
+        r"\S+config.yaml: cannot be read, or not by this version \(memory\.rule: missing.*\); give another cell",
     ),
     "weights of another model": (
         lambda cell: replace(cell / "config.yaml", "width: 16", "width: 32"),
@@ -295,11 +302,11 @@ SPOILT = {
 }
 
 
-@pytest.mark.parametrize(("spoil", "told"), SPOILT.values(), ids=SPOILT.keys())
-def test_a_spoilt_cell_is_one_clear_line_and_status_2(spoil, told, copied, monkeypatch, capsys):
+@pytest.mark.parametrize(("spoil", "message"), SPOILT.values(), ids=SPOILT.keys())
+def test_a_spoilt_cell_is_one_clear_line_and_status_2(spoil, message, copied, capsys):
     spoil(copied)
-    (line,) = refused(monkeypatch, capsys, f"run={copied}")
-    assert re.fullmatch(f"hrm_bench: {told}", line), line
+    (line,) = refused(capsys, f"run={copied}")
+    assert re.fullmatch(f"hrm_bench: {message}", line), line
 
 
 def test_a_cell_that_reads_ahead_is_refused(tmp_path):
@@ -310,10 +317,10 @@ def test_a_cell_that_reads_ahead_is_refused(tmp_path):
     assert ": not causal: " in done.stderr
 
 
-def test_the_folder_of_a_sweep_names_a_cell_in_it(cell, monkeypatch, capsys):
-    (line,) = refused(monkeypatch, capsys, f"run={cell.parent}")
+def test_the_folder_of_a_sweep_names_a_cell_in_it(cell, capsys):
+    (line,) = refused(capsys, f"run={cell.parent}")
     assert line.endswith(f"no record.json here; did you mean a cell in it, run={cell}?")
 
 
-def test_all_faults_of_the_words_are_told_together(monkeypatch, capsys):
-    assert len(refused(monkeypatch, capsys, "length=0", "seed=one", "top_k=3", "prompt=\u2018")) == 5
+def test_all_faults_of_the_words_are_printed_together(capsys):
+    assert len(refused(capsys, "length=0", "seed=one", "top_k=3", "prompt=\u2018")) == 5

@@ -16,15 +16,16 @@ import hydra
 import pytest
 import torch
 from commands import hrm_bench, start
+from conftest import SMALL, figures, weights
 from hydra.core.singleton import Singleton
-from test_cli import QUICK_CELL, cells
-from test_run import weights
 
 from hrm_bench import compose
 from hrm_bench.cells.run import run_cell
 from hrm_bench.config.compose import conf_folder
+from hrm_bench.records import store
 
-WORDS = [*QUICK_CELL, "data.validation_chars=80", "data.test_chars=80", "logger=none"]
+FEW_CHARACTERS = ["data.train_chars=2000", "data.validation_chars=80", "data.test_chars=80"]
+WORDS = [*SMALL, *FEW_CHARACTERS, "recipe.max_epochs=1", "logger=none"]  # each key once: the sweeper keeps the last
 LISTS = {"model": ["hrm", "lct_1layer", "infini_hrm"], "memory": ["reset", "carry"]}
 CELLS_A_SEED = 4  # a model without memory is the same cell in either mode
 PLACE = Path("multirun", "custom")
@@ -44,9 +45,14 @@ def in_turn(request, tmp_path_factory):
     lists = LISTS | {"seed": [str(seed) for seed in range(request.param)]}
     for values in itertools.product(*lists.values()):
         named = [f"{name}={value}" for name, value in zip(lists, values, strict=True)]
-        run_cell(compose(*WORDS, *named), folder)
+        run_cell(compose(*WORDS, *named), folder, [*named, *WORDS])
     words = [*(f"{name}={','.join(values)}" for name, values in lists.items()), *WORDS, "-m"]
     return InTurn(words, folder, CELLS_A_SEED * request.param)
+
+
+def cells(folder):
+    """What the records say, but for the words that composed the cell, which a sweep orders in its own way."""
+    return {record["identity"]: {**figures(record), "overrides": None} for record in store.read_all(folder)}
 
 
 def assert_same(folder, reference):
@@ -59,10 +65,10 @@ def assert_same(folder, reference):
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
-def assert_shows_cells_alone(told, num_cells):
+def assert_shows_cells_alone(printed, num_cells):
     """The terminal has a line a cell, and nothing of the engine's own."""
-    places = [line.split(":")[0] for line in told.splitlines()]
-    assert sorted(places) == sorted(f"cell {k + 1} of {num_cells}" for k in range(num_cells)), told
+    places = [line.split(":")[0] for line in printed.splitlines()]
+    assert sorted(places) == sorted(f"cell {k + 1} of {num_cells}" for k in range(num_cells)), printed
 
 
 @pytest.fixture(scope="module")
@@ -99,20 +105,20 @@ import os, signal, sys
 from pathlib import Path
 from typing import NamedTuple
 
-from hydra_plugins.hrm_bench_launcher import CellLauncher
+from hydra_plugins.hrm_bench import CellLauncher
 from hydra_plugins.hydra_ray_launcher.ray_launcher import RayLauncher
 from omegaconf import OmegaConf
 
-from hrm_bench.training import stopping
+from hrm_bench.training.stopping import StopSignal
 
 RayLauncher.launch = lambda *_: os.kill(os.getpid(), signal.SIGTERM)
 init = {"address": sys.argv[1], "logging_level": "error"}
 config = OmegaConf.create({"hydra": {"launcher": {"ray": {"init": init}}, "runtime": {"cwd": "."}}})
 launcher = CellLauncher(config.hydra.launcher.ray)
 launcher.setup(hydra_context=None, task_function=print, config=config)
-with stopping.listening(Path.cwd()):
+with StopSignal.of_sweep(Path.cwd()).listening() as stop:
     launcher.launch([], 0)
-    print(stopping.requested())
+    print(stop.requested())
 """
 
 
@@ -136,9 +142,9 @@ def test_jobs_of_submitit_give_the_same_where_one_is_told_that_its_time_is_up(in
     assert_same(tmp_path / PLACE, in_turn)
     logs = [path.read_text() for path in tmp_path.glob(f"{PLACE}/.submitit/*/*_log.out")]
     assert len(logs) == in_turn.num_cells
-    (told,) = [log for log in logs if "Caught signal SIGUSR2" in log]
-    assert "Requeued job" in told
-    assert told.count("Starting with JobEnvironment") == 2
+    (printed,) = [log for log in logs if "Caught signal SIGUSR2" in log]
+    assert "Requeued job" in printed
+    assert printed.count("Starting with JobEnvironment") == 2
 
 
 def signal_one_that_trains(folder):

@@ -1,12 +1,14 @@
 """The layers against their naive references: outputs and gradients."""
 
-import naive
 import pytest
 import torch
+from reference import layers as naive
 
+from hrm_bench.layers import carried
 from hrm_bench.layers.attention import SelfAttention
-from hrm_bench.layers.block import stack
+from hrm_bench.layers.block import BlockConfig, stack
 from hrm_bench.layers.compressive_memory import empty_memory, retrieve, write
+from hrm_bench.layers.mean import Mean
 from hrm_bench.models.infini_hrm import InfiniAttention
 
 WIDTH, HEADS, LENGTH = 8, 2, 5
@@ -41,7 +43,8 @@ def test_attention_with_rotary_positions_matches_the_naive_loop(causal):
 
 
 def test_a_stack_of_two_blocks_matches_the_naive_loop():
-    blocks = stack(num_layers=2, width=WIDTH, num_heads=HEADS, hidden_width=12, window=LENGTH, causal=True)
+    config = BlockConfig(num_layers=2, width=WIDTH, num_heads=HEADS, hidden_width=12, causal=True)
+    blocks = stack(config, window=LENGTH)
     for parameter in blocks.parameters():
         torch.nn.init.normal_(parameter)
     hidden = torch.randn(2, LENGTH, WIDTH)
@@ -70,21 +73,18 @@ def test_infini_attention_matches_the_naive_loop_over_several_windows(rule):
     torch.nn.init.normal_(layer.gate)
     windows = torch.randn(4, 2, LENGTH, WIDTH)  # four windows of two lanes
     memory = empty_memory(2, HEADS, WIDTH // HEADS, like=layer.gate)
-    lists = [[naive.AssociativeMemory() for _ in range(HEADS)] for _ in range(2)]
+    pairs = naive.PairMemory()
     for window in windows:
-        ours, update = layer(window, memory)
-        theirs = torch.stack(
-            [
-                naive.infini_attention(lane, memories, layer.qkv.weight, layer.output.weight, layer.gate, rule)
-                for lane, memories in zip(window, lists, strict=True)
-            ]
-        )
+        ours, update, gate = layer(window, memory)
+        theirs = naive.infini_attention(window, pairs, layer.qkv.weight, layer.output.weight, layer.gate)
+        pairs.commit(rule)
         torch.testing.assert_close(ours, theirs, atol=1e-9, rtol=0)
+        assert torch.equal(gate.flatten(), layer.gate.sigmoid())
         for mine, reference in zip(
             gradients_of(ours, layer.parameters()), gradients_of(theirs, layer.parameters()), strict=True
         ):
             torch.testing.assert_close(mine, reference, atol=1e-9, rtol=0)
-        memory = memory + update
+        memory = carried.added(memory, update)
 
 
 def test_an_empty_memory_answers_nothing():
@@ -95,7 +95,7 @@ def test_an_empty_memory_answers_nothing():
 def test_the_delta_rule_does_not_write_again_what_the_memory_already_answers():
     keys, values = torch.randn(1, 1, 1, 4), torch.randn(1, 1, 1, 4)
     memory = empty_memory(1, 1, 4, like=torch.zeros(()))
-    once = memory + write(memory, keys, values, "delta")
+    once = carried.added(memory, write(memory, keys, values, "delta"))
     torch.testing.assert_close(retrieve(once, keys), values, atol=1e-5, rtol=0)
     assert write(once, keys, values, "delta").matrix.abs().max() < 1e-5
     assert write(once, keys, values, "linear").matrix.abs().max() > 1e-2
@@ -106,3 +106,17 @@ def test_what_is_written_carries_no_gradient():
     update = write(empty_memory(1, 1, 4, like=keys), keys, keys, "linear")
     assert not update.matrix.requires_grad
     assert not update.normalizer.requires_grad
+
+
+def test_a_mean_weighs_its_batches_and_is_nan_without_any():
+    mean = Mean()
+    assert mean.compute().isnan()
+    mean.update(torch.tensor([1.0, 2.0]), weight=3)
+    mean.update(torch.tensor(5.0), weight=2)
+    assert float(mean.compute()) == pytest.approx((3 * 1 + 3 * 2 + 2 * 5) / 8)
+    mean.update(torch.tensor(torch.nan))
+    assert mean.compute().isnan()  # a loss that is not a number is not passed over
+    mean.reset()
+    mean.update(torch.tensor(0.1, dtype=torch.float32), weight=3)
+    assert mean.sums.dtype == torch.float64
+    assert float(mean.sums[0]) == float(torch.tensor(0.1, dtype=torch.float32) * 3)  # a batch in its own precision

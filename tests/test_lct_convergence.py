@@ -14,7 +14,7 @@ def states_and_targets(model, samples):
     tokens, targets = samples[list(range(samples.num_windows))]
     with torch.no_grad():
         *_, last = model.refine(tokens, ())
-    return torch.cat(last.state[:-1], dim=-1).flatten(0, 1), targets.flatten()
+    return torch.cat(last.state, dim=-1).flatten(0, 1), targets.flatten()
 
 
 def fit(hidden, targets, scored, truth, *, bias, start):

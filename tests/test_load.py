@@ -1,119 +1,31 @@
-"""Records as tables for notebooks, two sweeps side by side, commands from records. The records are made up here."""
+"""Records as tables for notebooks, two sweeps side by side, and the command. The records are made up."""
 
-import copy
-import functools
-import json
 import math
 import shlex
+import subprocess
+import sys
 
-import hydra
 import pytest
-from omegaconf import OmegaConf
+from made_up import TEXT, failed, record, sweep, write
 
 import hrm_bench
-from hrm_bench.config.compose import conf_folder
+from hrm_bench import cli, load
 from hrm_bench.config.identity import identity
 from hrm_bench.errors import UsageError
-from hrm_bench.evidence.measures import score
-from hrm_bench.records.schema import SCHEMA_VERSION
+from hrm_bench.records import archive
 from hrm_bench.report import __main__ as report
-from hrm_bench.report import compare, rerun
-from hrm_bench.report.load import load
-
-TEXT = "the fingerprint of a text"
+from hrm_bench.report import summaries, tables
+from hrm_bench.report.frame import Sweep
 
 
-def counted(unigram, ngram):
-    return {
-        "unigram": {"full": unigram, "adaptive": unigram},
-        "kneser_ney_3": {"full": ngram, "window": ngram, "adaptive": ngram - 1},
-    }
+def compared(*sweeps):
+    """The tables and the figures of sweeps against the first, which is called A."""
+    first, *others = (Sweep.of(records, name) for records, name in zip(sweeps, "ABC", strict=False))
+    return [summaries.compare(first, other) for other in others]
 
 
-@functools.cache
-def composed(*words):
-    return OmegaConf.to_container(hrm_bench.compose(*words), resolve=True)
-
-
-def record(*words, perplexity=12.0, seed=42, memory=None, causal=True):
-    """A finished record as run.py writes it, of a cell that these words compose, with made-up figures."""
-    config = copy.deepcopy(composed(*words)) | {"seed": seed}
-    remembers = config["model"]["name"] in {"infini_hrm", "hrm_memory"}
-    memory = memory or (config["memory"]["mode"] if remembers else "none")
-    figures = score(math.log(perplexity), characters=4992, words=997)
-    leak = {"perturbation": 0.0 if causal else 0.3, "gradient": 0.0 if causal else 0.01}
-    history = [
-        {
-            "epoch": epoch,
-            "train_nll": math.log(perplexity) + 1 / epoch,
-            "validation_nll": math.log(perplexity) + 0.8 / epoch - 0.2,
-            "validation_perplexity": perplexity * math.exp(0.8 / epoch - 0.2),
-            "seconds": 1.0 * epoch,
-        }
-        | ({"memory_share": 0.5 - 0.02 * epoch, "memory_norm": 10.0 + epoch} if memory != "none" else {})
-        for epoch in range(1, 5 + seed % 3)
-    ]
-    made = {
-        "schema_version": SCHEMA_VERSION,
-        "identity": identity(OmegaConf.create(config), TEXT),
-        "code": "c0de",
-        "status": "finished",
-        "config": config,
-        "model": config["model"]["name"],
-        "memory": memory,
-        "seed": seed,
-        "parameters": 152_064,
-        "versions": {"hrm_bench": "0.1.0", "torch": "2.13.0"},
-        "history": history,
-        "best_epoch": 4,
-        "validation": figures,
-        "test": figures,
-        "gradient_coverage": {"embedding": ["task"], "levels.0": ["OACD"], "q_head": []},
-        "leak": {"before_training": leak, "best": leak},
-        "causal": causal,
-        "bits_by_position": {split: [5.0 - 0.02 * place for place in range(64)] for split in ("validation", "test")},
-        "state_size": 1088 if memory != "none" else 0,
-        "flops_per_character": 530_000.0,
-        "floors": {"validation": counted(23.0, 7.6), "test": counted(28.0, 6.6)},
-        "seconds": 20.0,
-        "train_seconds": 15.0,
-        "characters_per_second": 18_000.0,
-        "peak_memory": 1_100_000_000,
-        "wandb": "offline",
-    }
-    if memory != "none":
-        use = {"own": perplexity, "zeroed": perplexity * 1.02, "another_lane": perplexity * 1.03}
-        made["memory_use"] = {"validation": use, "test": use}
-    return made
-
-
-def sweep(*, experiment="hrm_vs_infini", seeds=range(42, 48), more=0.0, extra=()):
-    """HRM, and Infini-HRM in both memory modes; the carried one sits on the plateau in its first seed."""
-    made = []
-    for number, words in enumerate(
-        (("model=hrm",), *(("model=infini_hrm", f"memory={m}") for m in ("reset", "carry")))
-    ):
-        for seed in seeds:
-            perplexity = 11.0 + 0.3 * number + 0.05 * (seed % 5) + 0.01 * number * (seed % 3) + more
-            if number == 2 and seed == min(seeds):
-                perplexity = 22.9
-            made.append(record(f"experiment={experiment}", *words, *extra, perplexity=perplexity, seed=seed))
-    return made
-
-
-def failed(made):
-    """The record of a cell that failed, from that of one that did not."""
-    kept = ("schema_version", "identity", "config", "model", "memory", "seed", "parameters", "versions")
-    return {key: made[key] for key in kept} | {"status": "failed", "reason": "RuntimeError: planted", "log": "log.txt"}
-
-
-def write(records, folder):
-    """The records in a sweep's folder."""
-    for each in records:
-        cell = folder / f"{each['model']}-{each['memory']}-seed{each['seed']}"
-        cell.mkdir(parents=True)
-        (cell / "record.json").write_text(json.dumps(each))
-    return folder
+def pairs(figures):
+    return {row.variant: (row.pairs, row.first_alone, row.second_alone) for row in figures.itertuples()}
 
 
 def test_cells_have_a_row_each_with_figures_floors_and_every_setting(tmp_path):
@@ -159,56 +71,63 @@ def test_a_folder_without_records_is_told_in_one_line(tmp_path):
         load(tmp_path / "nothing")
 
 
+def test_an_archive_is_read_without_unpacking(tmp_path):
+    folder = write(sweep(seeds=(42, 43)), tmp_path / "mine")
+    archive.pack(folder, tmp_path / "kept" / "mine.jsonl")
+    cells, history = load(tmp_path / "kept" / "mine.jsonl")
+    again, epochs = load(folder)
+    assert cells.equals(again)
+    assert history.equals(epochs)
+    assert set(cells.sweep) == {"mine"}
+
+
 def test_two_sweeps_are_matched_cell_by_cell():
     ours, theirs = sweep(seeds=range(42, 48)), sweep(seeds=range(43, 50), more=0.5)
-    (found,) = compare.compare({"A": ours, "B": theirs})
-    by_variant = {each.variant: each for each in found.pairings}
-    assert list(by_variant) == ["hrm", "infini_hrm reset", "infini_hrm carry"]
-    hrm = by_variant["hrm"]
+    ((_, figures),) = compared(ours, theirs)
+    assert list(figures.variant) == ["hrm", "infini_hrm reset", "infini_hrm carry"]
+    hrm = next(figures.itertuples())
     assert (hrm.pairs, hrm.first_alone, hrm.second_alone) == (5, 1, 2)
-    assert hrm.difference.mean == pytest.approx(0.5)  # each seed against itself: what sets seeds apart drops out
-    assert hrm.difference.low == pytest.approx(0.5)
-    assert hrm.p_holm == pytest.approx(3 * hrm.difference.p)
+    assert hrm.difference_mean == pytest.approx(0.5)  # each seed against itself: what sets seeds apart drops out
+    assert hrm.difference_low == pytest.approx(0.5)
+    assert hrm.p_holm == pytest.approx(3 * hrm.difference_p)
     assert hrm.first_mean == pytest.approx(sum(11.0 + 0.05 * (seed % 5) for seed in range(42, 48)) / 6)
 
 
-def test_what_all_of_a_sweep_have_in_common_does_not_keep_cells_apart_and_is_told():
-    ours, theirs = sweep(), sweep(extra=("recipe.patience=5",), more=-0.2)
-    (found,) = compare.compare({"A": ours, "B": theirs})
-    assert [each.pairs for each in found.pairings] == [6, 6, 6]
-    assert found.differing == ["recipe.patience (3 → 5)"]
-    assert "recipe.patience (3 → 5)" in compare.markdown([found])
+def test_what_all_of_a_sweep_have_in_common_does_not_keep_cells_apart_and_is_named():
+    ((table, figures),) = compared(sweep(), sweep(extra=("recipe.patience=5",), more=-0.2))
+    assert list(figures.pairs) == [6, 6, 6]
+    assert "recipe.patience (3 → 5)" in table.caption
+    assert table.caption in table.markdown()
 
 
-def test_that_two_sweeps_read_different_characters_is_told_where_both_know_theirs():
+def test_that_two_sweeps_read_different_characters_is_named_if_both_records_know_theirs():
     ours, theirs = ([each | {"text": text} for each in sweep()] for text in ("aa", "bb"))
-    assert compare.compare({"A": ours, "B": theirs})[0].differing == ['text ("aa" → "bb")']
-    assert compare.compare({"A": ours, "B": ours})[0].differing == []
-    assert compare.compare({"A": ours, "B": sweep()})[0].differing == []
+    ((table, _),) = compared(ours, theirs)
+    assert 'differ in text ("aa" → "bb")' in table.caption
+    for other in (ours, sweep()):
+        ((table, _),) = compared(ours, other)
+        assert "differ in nothing that is recorded" in table.caption
 
 
 def test_what_tells_variants_of_a_sweep_apart_keeps_cells_apart():
     ours = [*sweep(), *sweep(extra=("recipe.patience=5",), more=1.0)]
-    (found,) = compare.compare({"A": ours, "B": sweep(extra=("recipe.patience=5",))})
-    pairs = {each.variant: (each.pairs, each.first_alone) for each in found.pairings}
-    assert pairs["hrm recipe.patience=3"] == (0, 6)
-    assert pairs["hrm recipe.patience=5"] == (6, 0)
+    ((table, figures),) = compared(ours, sweep(extra=("recipe.patience=5",)))
+    assert pairs(figures)["hrm recipe.patience=3"] == (0, 6, 0)
+    assert pairs(figures)["hrm recipe.patience=5"] == (6, 0, 0)
+    assert table.data.variant[0] == "hrm recipe.patience=5"  # what is paired comes first
 
 
-def test_more_than_two_sweeps_are_each_set_against_the_first(tmp_path):
-    found = compare.compare({"A": sweep(), "B": sweep(more=0.5), "C": sweep(more=1.0)})
-    assert [(each.first, each.second) for each in found] == [("A", "B"), ("A", "C")]
-    assert found[1].pairings[0].difference.mean == pytest.approx(1.0)
-    markdown, table = compare.write(found, tmp_path)
-    assert len(table.read_text().splitlines()) == 1 + 2 * 3
-    assert markdown.read_text().count("| hrm |") == 2
+def test_more_than_two_sweeps_are_each_set_against_the_first():
+    found = compared(sweep(), sweep(more=0.5), sweep(more=1.0))
+    assert [table.title for table, _ in found] == ["B against A", "C against A"]
+    assert found[1][1].difference_mean[0] == pytest.approx(1.0)
 
 
 def test_cells_that_are_not_causal_are_marked_beside_those_that_are():
     leaky = [each | {"causal": each["model"] == "hrm"} for each in sweep()]
-    (found,) = compare.compare({"A": sweep(), "B": leaky})
-    _, lines = compare.grid(found)
-    assert [line[0] for line in lines] == ["hrm", *(f"infini_hrm {m} (not causal in B)" for m in ("reset", "carry"))]
+    ((table, _),) = compared(sweep(), leaky)
+    assert list(table.data.variant) == ["hrm", *(f"infini_hrm {m} (not causal in B)" for m in ("reset", "carry"))]
+    assert table.faint == [False, True, True]
 
 
 def test_the_report_of_two_folders_sets_them_side_by_side(tmp_path, capsys):
@@ -217,12 +136,8 @@ def test_the_report_of_two_folders_sets_them_side_by_side(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "second against first" in printed
     for path in (
-        "first/report.html",
-        "first/plots",
-        "second/results.md",
-        "comparison.csv",
-        "verdicts.md",
-        "report.html",
+        *("first/report.html", "first/plots", "first/results.svg", "second/results.md"),
+        *("comparison.csv", "comparison.md", "verdicts.md", "report.html"),
     ):
         assert (tmp_path / path).exists()
         assert str(tmp_path / path) in printed
@@ -230,7 +145,23 @@ def test_the_report_of_two_folders_sets_them_side_by_side(tmp_path, capsys):
     assert "Side by side" not in (first / "report.html").read_text()
 
 
-def test_a_folder_that_is_not_there_or_has_nothing_finished_is_told_in_one_line(tmp_path):
+def test_the_report_of_an_archive_is_that_of_its_folder(tmp_path):
+    folder = write(sweep(), tmp_path / "mine")
+    archive.pack(folder, tmp_path / "kept" / "mine.jsonl")
+    for path in (folder, tmp_path / "kept" / "mine.jsonl"):
+        report.main([str(path)])
+    for name in ("results.csv", "results.md", "results.svg", "report.html"):
+        assert (folder / name).read_bytes() == (tmp_path / "kept" / "mine" / name).read_bytes()
+
+
+def test_the_command_explains_itself(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.run(report.main, report.HELP, ["--help"])
+    assert ended.value.code == 0
+    assert "python -m hrm_bench.report [PATH ...]" in capsys.readouterr().out
+
+
+def test_a_folder_that_is_missing_or_has_nothing_finished_is_told_in_one_line(tmp_path):
     with pytest.raises(UsageError, match="no such folder"):
         report.main([str(tmp_path / "nothing")])
     folder = write([failed(record("model=hrm"))], tmp_path / "broken")
@@ -242,43 +173,31 @@ def test_a_folder_that_is_not_there_or_has_nothing_finished_is_told_in_one_line(
     "words",
     [
         ["model=hrm"],
-        ["model=infini_hrm", "memory=carry", "data=sample", "recipe.learning_rate=0.0005"],
         ["experiment=hrm_vs_infini_as_published", "model=infini_hrm", "memory=carry"],
-        ["experiment=hierarchy", "model=hrm_1level", "model.gradient_depth=2"],
-        ["experiment=memory_matrix", "model=hrm_memory", "memory=none", "data.order=contiguous"],
-        ["experiment=demo", "model=hrm", "memory=carry", "data.train_chars=null"],
-        ["model=hrm", "memory=carry", "model.periods=[1,4]", "model.num_timesteps=4", "experiment.name=mine"],
-        ["model=lct_2layer", "data=text_file", "data.path=/a b/it's.txt", "model.objective.head_steps=2"],
+        ["model=lct_2layer", "data=text_file", "data.path='/a b/mine.txt'", "model.objective.head_steps=2"],
     ],
 )
-def test_the_command_of_a_row_composes_the_same_cell_again(words):
-    made = [record(*map(quoted, words), seed=seed) for seed in (3, 4)]
-    command = shlex.split(rerun.command(made))
+def test_the_command_of_a_variant_composes_the_same_cell_again(words):
+    made = [record(*words, seed=seed) for seed in (3, 4)]
+    row = tables.commands(Sweep.of(made).studies[0]).data.iloc[-1]
+    command = shlex.split(row.command)
     assert command[:4] == ["python", "-m", "hrm_bench", "-m"]
     assert command[-1] == "seed=3,4"
     cfg = hrm_bench.compose(*command[4:-1], "seed=4")
     assert identity(cfg, TEXT) == made[1]["identity"]
     assert cfg.experiment.name == made[1]["config"]["experiment"]["name"]
-    assert cfg.data.source == made[1]["config"]["data"]["source"]
-    assert shlex.split(rerun.command(made[:1]))[:3] == ["python", "-m", "hrm_bench"]
-    assert "-m" not in shlex.split(rerun.command(made[:1]))[3:]
+    alone = shlex.split(tables.commands(Sweep.of(made[:1]).studies[0]).data.command.iloc[-1])
+    assert "-m" not in alone[3:]
 
 
-def quoted(word):
-    key, _, value = word.partition("=")
-    return f'{key}="{value}"' if " " in value else word
+def test_the_command_of_a_record_without_words_is_not_made_up():
+    bare = record("model=hrm")
+    del bare["overrides"]
+    assert "not known" in tables.commands(Sweep.of([bare]).studies[0]).data.command[0]
 
 
-def test_a_model_that_conf_no_longer_has_gets_no_command():
-    gone = record("model=hrm")
-    gone["config"]["model"]["name"] = "gone"
-    assert rerun.command([gone]) is None
-
-
-def test_a_command_is_found_inside_of_hydra_too_where_a_sweep_ends():
-    made = [record("experiment=hierarchy", "model=hrm_1level")]
-    outside = rerun.command(made)
-    rerun._composed.cache_clear()
-    with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        assert rerun.command(made) == outside
-        assert hydra.core.global_hydra.GlobalHydra.instance().is_initialized()
+def test_the_report_loads_nothing_that_trains_or_composes():
+    modules = "torch", "hydra", "lightning", "omegaconf", "rich", "hrm_bench.config"
+    script = f"import sys, hrm_bench.report.__main__; print([name for name in {modules} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,11 +1,13 @@
 """The architectures: their size, their equations, which parameters their loss reaches, and what they accept."""
 
-import naive
 import pytest
 import torch
-from conftest import MODELS, random_batch, small
+from conftest import MODELS, SMALL, compose, random_batch, small
+from reference import models as naive
 
 import hrm_bench
+from hrm_bench.errors import ConfigFault
+from hrm_bench.models.hrm import HRM
 from hrm_bench.objectives import task_loss
 
 PARAMETERS = {
@@ -29,25 +31,20 @@ def test_parameter_counts_are_those_of_the_reports_exactly(name, number):
 
 @pytest.mark.parametrize("update", ["sequential", "simultaneous"])
 def test_an_hrm_segment_and_its_gradients_match_the_naive_loop(update):
-    model = small("model=hrm", f"model.update={update}").double()
+    words = ["model=hrm", f"model.update={update}"]
+    model = small(*words).double()
     tokens, targets = random_batch(2, 8)
     state = model.initial_state(2, 8)
-    logits, new_state, _ = model.segment(tokens, state, ())
+    logits, new_state, _ = model.segment(tokens, state, (), 0)
 
     parameters = dict(model.named_parameters())
-    lanes = [
-        naive.hrm_segment(
-            parameters, parameters["embedding.weight"][tokens[lane]], state[0][lane], state[1][lane], 2, update
-        )
-        for lane in range(2)
-    ]
-    theirs = [torch.stack(parts) for parts in zip(*lanes, strict=True)]
-    for mine, reference in zip((logits, *new_state), theirs, strict=True):
+    their_logits, their_state = naive.HRM(compose(*SMALL, *words).model, parameters).segment(tokens, state, (), 0)
+    for mine, reference in zip((logits, *new_state), (their_logits, *their_state), strict=True):
         torch.testing.assert_close(mine, reference, atol=1e-6, rtol=0)
 
     names = list(parameters)
     ours = torch.autograd.grad(task_loss(logits, targets), parameters.values(), allow_unused=True)
-    reference = torch.autograd.grad(task_loss(theirs[0], targets), parameters.values(), allow_unused=True)
+    reference = torch.autograd.grad(task_loss(their_logits, targets), parameters.values(), allow_unused=True)
     for name, mine, expected in zip(names, ours, reference, strict=True):
         assert (mine is None) == (expected is None), name
         if mine is not None:
@@ -65,7 +62,7 @@ def test_an_hrm_segment_and_its_gradients_match_the_naive_loop(update):
 def test_gradient_through_all_steps_reaches_the_initial_states():
     model = small("model=hrm", "model.gradient_depth=2")
     tokens, targets = random_batch(2, 8)
-    logits, _, _ = model.segment(tokens, model.initial_state(2, 8), ())
+    logits, _, _ = model.segment(tokens, model.initial_state(2, 8), (), 0)
     task_loss(logits, targets).backward()
     unreached = {name for name, parameter in model.named_parameters() if parameter.grad is None}
     assert unreached == {"q_head.weight"}
@@ -104,8 +101,8 @@ def test_lct_starts_from_other_states_at_each_batch_and_from_their_mean_at_evalu
     model = small("model=lct_2layer")
     first, second = model.initial_state(2, 8), model.initial_state(2, 8)
     assert not torch.equal(first[0], second[0])
-    assert first[0].std().item() == pytest.approx(model.state_std, rel=0.2)
-    assert all(torch.equal(level, torch.zeros(2, 8, 16)) for level in model.eval().initial_state(2, 8)[:2])
+    assert first[0].std().item() == pytest.approx(model.config.state_std, rel=0.2)
+    assert all(torch.equal(level, torch.zeros(2, 8, 16)) for level in model.eval().initial_state(2, 8))
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -116,6 +113,64 @@ def test_a_model_takes_any_number_of_characters(name, length):
     logits, memory = model(tokens)
     assert logits.shape == (3, length, 97)
     assert bool(memory) == model.uses_memory
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_an_evaluated_model_can_be_exported(name):
+    model = small(f"model={name}").eval()
+    tokens, _ = random_batch(2, 16)
+    exported = torch.export.export(model, (tokens,)).module()
+    torch.testing.assert_close(exported(tokens)[0], model(tokens)[0], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_the_head_reads_is_part_of_the_state(name):
+    model = small(f"model={name}").eval()
+    tokens, _ = random_batch(2, 8)
+    for refinement in model.refine(tokens, model.initial_memory(2)):
+        if refinement.state:
+            assert not refinement.read_by_head.requires_grad
+            assert torch.equal(model.head(refinement.read_by_head), refinement.logits)
+        else:
+            assert refinement.read_by_head is None
+
+
+def test_a_refinement_can_have_another_number_of_segments_than_the_model():
+    model = small("model=infini_hrm", "model.num_segments=2").eval()
+    tokens, _ = random_batch(2, 16)
+    other = small("model=infini_hrm", "model.num_segments=3").eval()
+    logits, memory = model(tokens, num_segments=3)
+    expected, expected_memory = other(tokens)
+    assert torch.equal(logits, expected)
+    assert torch.equal(memory[0].matrix, expected_memory[0].matrix)
+    assert model.num_segments == 2
+
+
+VALUES = {"width": 16, "num_heads": 2, "hidden_width": 24, "num_layers": 1, "causal": True, "periods": (1, 2)}
+HRM_VALUES = VALUES | {
+    "num_segments": 2,
+    "update": "sequential",
+    "num_cycles": 1,
+    "num_timesteps": 2,
+    "gradient_depth": 1,
+}
+FAULTS = {
+    ("num_heads", 3): "model.num_heads=3: must divide model.width=16 into heads of even width; try model.num_heads=2",
+    ("width", 1): "model.num_heads=2: must divide model.width=1 into heads of even width; try model.width=64",
+    ("gradient_depth", 3): "model.gradient_depth=3: a segment has num_cycles·num_timesteps = 2 steps; try "
+    "model.gradient_depth=2",
+    ("periods", (2, 3)): "model.periods=[2, 3]: each must divide num_cycles·num_timesteps = 2, the steps of a segment; "
+    "try model.num_timesteps=6",
+}
+
+
+@pytest.mark.parametrize(("key", "value"), FAULTS)
+def test_a_models_config_refuses_values_that_do_not_fit_together(key, value):
+    HRM.Config(**HRM_VALUES)
+    with pytest.raises(ConfigFault) as refused:
+        HRM.Config(**HRM_VALUES | {key: value})
+    assert refused.value.message == str(refused.value) == FAULTS[key, value]
+    assert refused.value.message.startswith(f"model.{refused.value.key}=")
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -1,10 +1,11 @@
 """The objectives: their losses, and which parameters each of their steps touches, bit for bit."""
 
-import naive
 import pytest
 import torch
 from conftest import random_batch, small, train
+from reference import training as naive
 
+from hrm_bench import optimizers
 from hrm_bench.objectives import dispersion_loss, task_loss
 
 
@@ -19,7 +20,7 @@ def changed(model, before):
 def test_oacd_and_its_gradient_match_the_naive_sum():
     hidden = torch.randn(3, 5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
     ours = dispersion_loss(hidden, anchor_weight=0.1)
-    theirs = naive.dispersion_loss(list(hidden.reshape(-1, 7)), anchor_weight=0.1)
+    theirs = naive.dispersion_loss(hidden.reshape(-1, 7), anchor_weight=0.1)
     torch.testing.assert_close(ours, theirs)
     torch.testing.assert_close(*(torch.autograd.grad(loss, hidden)[0] for loss in (ours, theirs)))
 
@@ -82,7 +83,9 @@ def test_a_head_given_time_takes_more_steps_on_the_same_states():
     handle.remove()
     assert torch.equal(model.head.weight, heads[1])
     head = small(*words).head
-    optimizer = model.objective.adamw(head.parameters(), model.objective.head_learning_rate)
+    objective = model.objective
+    rate = objective.config.head_learning_rate
+    optimizer = optimizers.optimizer(objective.settings, head.parameters(), learning_rate=rate)
     for _ in range(8):
         loss = task_loss(head(hidden[3]), batch[1])
         optimizer.zero_grad()
@@ -119,7 +122,7 @@ def test_gradients_are_clipped_before_each_step(monkeypatch):
         clip(parameters, limit)
         norms.append(torch.stack([p.grad.norm() for p in parameters if p.grad is not None]).norm().item())
 
-    monkeypatch.setattr("hrm_bench.objectives.nn.utils.clip_grad_norm_", watched)
+    monkeypatch.setattr("hrm_bench.charlm.nn.utils.clip_grad_norm_", watched)
     train(small("model=hrm", "recipe.gradient_clip=0.01"), [random_batch(4, 8)])
     assert len(norms) == 2
     assert all(norm == pytest.approx(0.01, rel=1e-3) for norm in norms)

@@ -17,7 +17,7 @@ MODELS = {
     "infini_hrm": ["model=infini_hrm"],
     "hrm_memory": ["model=hrm_memory"],
 }
-OACD = ["model=lct_2layer_head_bias", "model.periods=[1,1]"]
+OACD = ["model=lct_2layer", "model.head_bias=true", "model.periods=[1,1]"]
 
 
 def stirred(*words):

@@ -10,9 +10,10 @@ import subprocess
 from html import unescape
 
 import pytest
-from test_load import failed, record, sweep
+from made_up import failed, record, sweep
 
-from hrm_bench.report import compare, outputs, page
+from hrm_bench.report import summaries, write
+from hrm_bench.report.frame import Sweep
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -135,9 +136,9 @@ def written(tmp_path_factory):
     ]
     long = [each for each in matrix if each["memory"] == "carry"]
     sweeps = {"second": published, "as_published": leaky, "matrix": [*matrix[:-1], failed(matrix[-1])], "long": long}
-    records = [each for its in sweeps.values() for each in its]
-    side = compare.sheets(compare.compare({"a": published, "b": sweep(more=0.2)}))
-    return page.write(records, folder / "report.html", sweeps=sweeps, comparison=side)
+    table, _ = summaries.compare(Sweep.of(published, "a"), Sweep.of(sweep(more=0.2), "b"))
+    report = write.Report.of([Sweep.of(records, name) for name, records in sweeps.items()])
+    return write.page(report, folder, [table])[0]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -203,6 +204,11 @@ def test_a_script_that_complains_and_a_fetch_are_noticed(browser, tmp_path):
     assert "127.0.0.1:9" in told
 
 
+def page(records, folder):
+    """The text of the page of one sweep."""
+    return write.page(write.Report.of([Sweep.of(records)]), folder)[0].read_text()
+
+
 def visible(html):
     """The text of a page, with a bar between table cells."""
     return " ".join(unescape(re.sub(r"<[^>]+>", "", re.sub(r"</t[dh]>", " | ", html))).split())
@@ -211,8 +217,8 @@ def visible(html):
 def test_the_verdicts_come_first_and_need_no_colour(written):
     html = written.read_text()
     assert re.findall(r'<section id="([^"]+)"', html)[0] == "verdicts"
-    assert re.search(r'<span class="contradicted">✗ contradicted', html)
-    assert re.search(r'<span class="\w+ as-run">[✓✗?] \w+[^<]*as run, not causal', html)
+    assert re.search(r'<span class="bad">✗ contradicted', html)
+    assert re.search(r'<span class="as-run">[✓✗?] \w+[^<]*as run, not causal', html)
     assert "python -m" in html or "make " in html
 
 
@@ -235,7 +241,7 @@ def test_what_records_say_is_text_and_never_markup_nor_a_way_out_of_the_folder(t
     records.append(failed(records[-1]) | {"reason": evil, "seed": 44})
     inside = tmp_path / "a" / "b"
     inside.mkdir(parents=True)
-    html = page.write(records, inside / "report.html").read_text()
+    html = page(records, inside)
     assert {path.parent for path in tmp_path.rglob("*.*")} == {inside, inside / "plots"}
     assert set(re.findall(r"<(?:script|img|iframe|object|link|use href)\b", html)) == set()
     assert not re.search(r"<[^>]*\son\w+=", re.sub(r'"[^"]*"', '""', html))
@@ -246,24 +252,33 @@ def test_what_records_say_is_text_and_never_markup_nor_a_way_out_of_the_folder(t
 
 
 def test_plots_of_an_earlier_page_go_and_those_of_others_stay(tmp_path):
-    outputs.write_all(sweep(), tmp_path)
-    ours = sorted((tmp_path / "plots").iterdir())
-    stale, theirs = tmp_path / "plots" / "stale.svg", tmp_path / "plots" / "theirs.svg"
-    stale.write_text(ours[0].read_text())
+    write.write_all(sweep(experiment="custom"), tmp_path)
+    before = {path.name for path in (tmp_path / "plots").glob("*.svg")}
+    theirs = tmp_path / "plots" / "theirs.svg"
     theirs.write_text("<svg xmlns='http://www.w3.org/2000/svg'></svg>")
-    outputs.write_all(sweep(), tmp_path)
-    assert sorted((tmp_path / "plots").iterdir()) == sorted([*ours, theirs])
+    write.write_all(sweep(), tmp_path)
+    after = {path.name for path in (tmp_path / "plots").glob("*.svg")}
+    assert "theirs.svg" in after
+    assert before.isdisjoint(after)
+
+
+def test_a_list_of_plots_leads_no_way_out_of_its_folder(tmp_path):
+    (tmp_path / "plots").mkdir()
+    (tmp_path / "plots" / write.PLOTS_LIST).write_text('["../mine.svg"]')
+    (tmp_path / "mine.svg").write_text("kept")
+    write.write_all(sweep(), tmp_path)
+    assert (tmp_path / "mine.svg").exists()
 
 
 def test_the_same_records_give_the_same_bytes(tmp_path):
-    first, again = (
-        outputs.write_all(sweep(), folder) for folder in (tmp_path / "a", tmp_path / "b") if not folder.mkdir()
-    )
-    assert len(first) == len(again) == 5
-    files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.*"))
+    folders = [tmp_path / name / "sweep" for name in "ab"]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        assert len(write.write_all(sweep(), folder)) == 5
+    files = sorted(path.relative_to(folders[0]) for path in folders[0].rglob("*.*"))
     assert len(files) > 8
     for file in files:
-        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+        assert (folders[0] / file).read_bytes() == (folders[1] / file).read_bytes()
 
 
 def test_what_records_do_not_have_is_left_out(tmp_path):
@@ -271,20 +286,20 @@ def test_what_records_do_not_have_is_left_out(tmp_path):
     for name in ("leak", "bits_by_position", "state_size", "flops_per_character", "gradient_coverage", "versions"):
         del bare[name]
     bare["floors"] = {split: {"unigram": {"full": 23.0}} for split in ("validation", "test")}
-    html = page.write([bare], tmp_path / "report.html").read_text()
+    html = page([bare], tmp_path)
     told = visible(html)
     for absent in (
         "<h3>Memory",
-        "Course of the gate",
-        "place in the window",
+        "Weight of the memory",
+        "Bits per character by position",
         "by perturbation",
-        "word perplexity",
+        "Word perplexities",
         "Not f",
     ):
         assert absent not in html
-    assert "None of the claims is measured by these cells." in told
-    assert "n-gram counts" not in told
-    assert len(list((tmp_path / "plots").iterdir())) == html.count("<svg") == 1
+    assert "These cells measure none of the claims." in told
+    assert "n-gram model" not in html[html.index("<svg") : html.index("</svg>")]
+    assert len(list((tmp_path / "plots").glob("*.svg"))) == html.count("<svg") == 1
 
 
 def test_word_perplexities_stand_in_a_column_of_their_own(written):
@@ -292,11 +307,32 @@ def test_word_perplexities_stand_in_a_column_of_their_own(written):
     section = html[html.index('<section id="words"') : html.index('<section id="cells"')]
     table = re.findall(r"<tr[^>]*>(.*?)</tr>", section, re.DOTALL)
     cells = [[visible(cell) for cell in re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", line, re.DOTALL)] for line in table]
-    assert cells[0] == ["model", "of", "word perplexity", "bits a character", "perplexity a character"]
+    assert cells[0] == ["model", "text", "word perplexity", "bits per character", "perplexity per character"]
     ratio = 4992 / 997
     assert cells[1] == ["GPT-2 small (117M)", "WikiText-2, whole", "≈ 30", "≈ 0.98", f"≈ {30 ** (1 / ratio):.2f}"]
     ours = next(line for line in cells if line[0] == "hrm")
     word, character = float(ours[2].replace(",", "")), float(ours[4])
     assert word ** (1 / ratio) == pytest.approx(character, abs=0.005)
     assert "not comparable" in section
-    assert "word" not in visible(html[: html.index('<section id="words"')].split("<main>")[1].replace("keyword", ""))
+    assert "word perplex" not in visible(html[: html.index('<section id="words"')].split("<main>")[1])
+
+
+def test_every_link_of_the_page_leads_somewhere(written):
+    html = written.read_text()
+    anchors = set(re.findall(r'<(?:section|dt) id="([^"]+)"', html))
+    links = set(re.findall(r'<a href="#([^"]+)"', html))
+    assert links
+    assert links <= anchors
+
+
+def test_a_new_table_is_a_function_and_one_entry(tmp_path, monkeypatch):
+    from hrm_bench.table import make_table
+
+    def epochs(study):
+        text = {"title": "Epochs", "caption": "How long each variant trained."}
+        return make_table(
+            text, [{"variant": v.label, "epochs": f"{v.best_epoch:.0f}"} for v in study.variants.itertuples()]
+        )
+
+    monkeypatch.setitem(write.STUDY, "Length", [epochs])
+    assert "How long each variant trained." in page(sweep(seeds=(42, 43)), tmp_path)

@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from conftest import MODELS, small, train
-from test_run import finished, quick  # noqa: F401 (a fixture)
+from conftest import MODELS, quick, small, train, trainer
 from torch.nn import functional
+from torch.utils.data import DataLoader
 
 import hrm_bench
 from hrm_bench.cells.run import run_cell
@@ -14,7 +14,7 @@ from hrm_bench.evidence import probes
 from hrm_bench.training.build import load_windows
 
 
-def test_bits_by_position_are_those_of_the_score_taken_apart(finished):  # noqa: F811
+def test_bits_by_position_are_those_of_the_score_taken_apart(finished):
     _, _, record = finished
     for split in ("validation", "test"):
         bits = record["bits_by_position"][split]
@@ -51,8 +51,8 @@ def test_another_lanes_memory_is_of_the_other_text_and_as_old():
             logits, _ = model(window[None], memory)
             total += float(functional.cross_entropy(logits[0], target, reduction="sum"))
             _, memory = model(other[None], memory)
-    found = probes.memory_use(model, *(probes.readings(model, text) for text in (data.validation, data.test)))
-    assert found["another_lane"] == pytest.approx(math.exp(total / targets.numel()), rel=1e-5)
+    use = probes.memory_use(model, *(probes.readings(model, text) for text in (data.validation, data.test)))
+    assert use["another_lane"] == pytest.approx(math.exp(total / targets.numel()), rel=1e-5)
 
 
 def test_a_shorter_text_lends_its_last_memory():
@@ -66,18 +66,19 @@ def test_a_shorter_text_lends_its_last_memory():
     )
 
 
-def test_the_course_of_a_memory_is_in_the_history(finished):  # noqa: F811
+def test_the_course_of_a_memory_is_in_the_history(finished):
     _, _, record = finished
     assert all(0.3 < row["memory_share"] < 0.7 and row["memory_norm"] > 0 for row in record["history"])
     assert len({row["memory_share"] for row in record["history"]}) == 3
 
 
 def test_the_share_of_a_memory_is_that_of_its_gates():
-    model = small("model=infini_hrm", "memory=carry").eval()
+    model = small("model=infini_hrm", "memory=carry")
     with torch.no_grad():
         model.infini_attention.gate.copy_(torch.tensor([0.0, 20.0]))
-        _, model.last_memory = model(torch.arange(8)[None])
-    course = probes.memory_course(model)
+    batch = (torch.arange(8)[None], torch.arange(1, 9)[None])
+    trainer().validate(model, DataLoader([batch], batch_size=None), verbose=False)
+    course = model.memory_course()
     assert course["memory_share"] == pytest.approx(0.75)
     (memory,) = model.last_memory
     assert course["memory_norm"] == pytest.approx(float(memory.matrix[0].square().sum(dim=(1, 2)).sqrt().mean()))

@@ -2,11 +2,9 @@
 
 import math
 
-import lightning
 import pytest
 import torch
-from conftest import MODELS, compose, fitting, small
-from test_run import QUICK, quick, weights
+from conftest import FEW, MODELS, QUICK, compose, fitting, quick, small, watched, weights, windows_trained
 from torch import nn
 
 import hrm_bench
@@ -15,35 +13,8 @@ from hrm_bench.config.identity import identity
 from hrm_bench.data.windows import TrainingBatches
 from hrm_bench.errors import UsageError
 from hrm_bench.layers.dropout import Dropout
-from hrm_bench.training import fit
 from hrm_bench.training.build import load_windows
 from hrm_bench.training.fit import num_epochs
-
-FEW = ["data.train_chars=420", "data.validation_chars=100", "data.test_chars=100", "recipe.max_epochs=3"]  # 4 batches
-
-
-class Watch(lightning.Callback):
-    """Keeps what training went through."""
-
-    def __init__(self):
-        self.rates, self.weights, self.read = [], [], []
-
-    def on_train_batch_end(self, trainer, model, outputs, batch, batch_idx):
-        self.rates.append([group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups])
-        self.read.append(batch)
-        self.weights.append({name: value.detach().clone() for name, value in model.named_parameters()})
-
-
-def watched(cfg, root, monkeypatch):
-    """A cell's record, and what its training went through."""
-    watch, make = Watch(), fit.make_trainer
-    with monkeypatch.context() as during:
-        during.setattr(
-            fit,
-            "make_trainer",
-            lambda cfg, folder, *callbacks, **more: make(cfg, folder, *callbacks, *[watch] * bool(callbacks), **more),
-        )
-        return run_cell(cfg, root), watch
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -59,18 +30,19 @@ def test_dropout_zeroes_a_lanes_features_at_all_characters_and_keeps_the_mean():
     hidden = torch.ones(400, 5, 50)
     assert dropout(hidden) is hidden
     dropout.rate = 0.25
-    found = dropout(hidden)
-    assert torch.equal(found, found[:, :1].expand_as(found))
-    assert sorted(found.unique().tolist()) == pytest.approx([0, 1 / 0.75])
-    assert float(found.mean()) == pytest.approx(1, abs=0.02)
+    masked = dropout(hidden)
+    assert torch.equal(masked, masked[:, :1].expand_as(masked))
+    assert sorted(masked.unique().tolist()) == pytest.approx([0, 1 / 0.75])
+    assert float(masked.mean()) == pytest.approx(1, abs=0.02)
     assert dropout.eval()(hidden) is hidden
 
 
-@pytest.mark.parametrize("place", ["embedding", "attention", "feed_forward", "head"])
-def test_each_rate_of_the_recipe_reaches_its_place_and_no_other(place):
-    model = small("model=infini_hrm", f"recipe.{place}_dropout=0.5")
-    found = [module for module in model.modules() if isinstance(module, Dropout)]
-    assert {dropout.place for dropout in found if dropout.rate} == {place}
+@pytest.mark.parametrize("site", ["embedding", "attention", "feed_forward", "head"])
+def test_each_rate_of_the_recipe_reaches_its_site_and_no_other(site):
+    model = small("model=infini_hrm", f"recipe.{site}_dropout=0.5")
+    dropouts = [module for module in model.modules() if isinstance(module, Dropout)]
+    assert {dropout.site for dropout in dropouts if dropout.rate} == {site}
+    assert model.notes == []
     tokens = torch.zeros(2, 8, dtype=torch.long)
     torch.manual_seed(0)
     first, second = model.train()(tokens)[0], model(tokens)[0]
@@ -78,22 +50,15 @@ def test_each_rate_of_the_recipe_reaches_its_place_and_no_other(place):
     assert torch.equal(model.eval()(tokens)[0], model(tokens)[0])
 
 
-def test_a_dropout_that_a_model_has_no_place_for_is_an_error():
-    with pytest.raises(UsageError, match=r"recipe\.attention_dropout=0\.5: model=lstm has no such dropout"):
-        hrm_bench.build(compose("data=sample", "model=lstm", "recipe.attention_dropout=0.5"))
+def test_a_dropout_site_that_a_model_lacks_is_left_out_with_a_note():
+    words = ("data=sample", "model=lstm", "recipe.attention_dropout=0.5", "recipe.head_dropout=0.25")
+    model = hrm_bench.build(compose(*words))
+    assert model.notes == ["recipe.attention_dropout=0.5 is left out: model=lstm has no such dropout"]
+    assert model.head.dropout.rate == 0.25
 
 
 def test_characters_that_are_read_are_replaced_at_the_rate_and_those_to_predict_are_not(tmp_path, monkeypatch):
-    seen = []
-    from hrm_bench.objectives import DeepSupervision
-
-    train_window = DeepSupervision.train_window
-
-    def noting(self, model, tokens, targets, memory, *, share):
-        seen.append((tokens, targets))
-        return train_window(self, model, tokens, targets, memory, share=share)
-
-    monkeypatch.setattr(DeepSupervision, "train_window", noting)
+    seen = windows_trained(monkeypatch)
     _, watch = watched(quick("recipe.character_dropout=0.2"), tmp_path, monkeypatch)
     del seen[len(watch.read) :]  # what the audit trains on
     tokens, targets = (torch.cat([part[i].flatten() for part in seen]) for i in (0, 1))
@@ -139,10 +104,12 @@ def test_gates_can_have_a_rate_of_their_own_which_falls_like_the_others_and_no_d
     built = small(f"model={model}", *words, "recipe.weight_decay=0.5")
     (optimizer,) = built.objective.optimizers(built)
     built.objective.schedule([optimizer], 1.0)
-    found = {id(p): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]}
+    settings = {
+        id(p): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]
+    }
     for name, parameter in built.named_parameters():
-        assert found.pop(id(parameter)) == pytest.approx((0.015, 0) if name.endswith("gate") else (0.001, 0.5)), name
-    assert not found
+        assert settings.pop(id(parameter)) == pytest.approx((0.015, 0) if name.endswith("gate") else (0.001, 0.5)), name
+    assert not settings
 
 
 def test_a_model_without_a_memory_is_the_same_cell_whatever_the_rate_of_gates():
@@ -203,7 +170,7 @@ def test_a_text_that_is_too_short_for_random_offsets_is_told():
 
 def test_a_budget_ends_training_with_the_epoch_in_which_it_is_used_up(tmp_path):
     cfg = quick("recipe.budget=4000", "recipe.max_epochs=50", "recipe.patience=null")
-    assert load_windows(cfg).characters_an_epoch == 1992
+    assert load_windows(cfg).characters_per_epoch == 1992
     record = run_cell(cfg, tmp_path)
     assert len(record["history"]) == 3
     assert num_epochs(quick("recipe.budget=4000", "recipe.max_epochs=2"), load_windows(cfg)) == 2
@@ -231,8 +198,8 @@ def test_an_embedding_is_drawn_as_before_it_had_a_dropout(name):
 
 
 def test_a_recipes_gradient_depth_is_that_of_the_models_that_have_one():
-    assert small("model=infini_hrm", "recipe.gradient_depth=2").gradient_depth == 2
-    assert small("model=infini_hrm").gradient_depth == 1
+    assert small("model=infini_hrm", "recipe.gradient_depth=2").config.gradient_depth == 2
+    assert small("model=infini_hrm").config.gradient_depth == 1
     small("model=transformer", "recipe.gradient_depth=2")
     with pytest.raises(
         UsageError, match=r"recipe\.gradient_depth=3: a segment has .* = 2 steps; try recipe\.gradient_depth=2"

@@ -1,16 +1,15 @@
-"""The table, from records alone."""
+"""The table of results, from records alone."""
 
 import csv
-import io
 import json
+import math
 
 import pytest
-from rich.console import Console
 
-from hrm_bench.evidence.measures import score
-from hrm_bench.records.schema import SCHEMA_VERSION
-from hrm_bench.report import plots, tables
-from hrm_bench.report.variants import variants
+from hrm_bench import cli
+from hrm_bench.records.schema import SCHEMA_VERSION, score
+from hrm_bench.report import frame, plots, tables, write
+from hrm_bench.report.frame import Sweep
 
 
 def counted(unigram, kneser_ney):
@@ -23,8 +22,6 @@ def counted(unigram, kneser_ney):
 
 def record(model, memory, seed, perplexity, *, causal=True, experiment="hrm_vs_infini", config=None):
     """A finished record of the published size."""
-    import math
-
     figures = score(math.log(perplexity), characters=4992, words=1000)
     return {
         "schema_version": SCHEMA_VERSION,
@@ -34,6 +31,7 @@ def record(model, memory, seed, perplexity, *, causal=True, experiment="hrm_vs_i
         "seed": seed,
         "parameters": 152_064,
         "best_epoch": seed,
+        "history": [{"epoch": 1, "validation_perplexity": perplexity}],
         "validation": figures,
         "test": figures,
         "causal": causal,
@@ -51,7 +49,26 @@ def record(model, memory, seed, perplexity, *, causal=True, experiment="hrm_vs_i
 
 
 def rows(records):
-    return [variant.row for variant in variants(records)]
+    return list(Sweep.of(records).whole.variants.itertuples())
+
+
+def results(records):
+    return tables.results(Sweep.of(records).whole)
+
+
+def baselines(records):
+    return tables.baselines(Sweep.of(records).whole).data
+
+
+def written(records, folder):
+    """The Markdown and the CSV of records, as their sweep's folder has them."""
+    folder.mkdir(exist_ok=True)
+    write.write_all(records, folder)
+    return folder / "results.md", folder / "results.csv"
+
+
+def picture(records, path):
+    return plots.overview([Sweep.of(records)], path).read_text()
 
 
 SWEEP = [
@@ -69,21 +86,21 @@ def test_a_row_is_a_variant_over_its_seeds():
     assert hrm.validation_mean == pytest.approx(11.5)
     assert hrm.validation_sd == pytest.approx(0.5**0.5)
     assert hrm.best_epoch == 1.5
-    assert hrm.difference is None
+    assert hrm.difference_mean is None
     assert (infini.seeds, infini.left_plateau, infini.causal) == (3, 2, False)
     assert infini.left_mean == pytest.approx(12.25)
 
 
 def test_differences_to_the_baseline_are_paired_by_seed():
     _, infini = rows(SWEEP)
-    assert infini.difference.mean == pytest.approx(((12.5 - 12.0) + (22.5 - 11.0)) / 2)
-    assert infini.difference.percent == pytest.approx(100 * infini.difference.mean / 11.5)
-    assert infini.difference.pairs == 2
+    assert infini.difference_mean == pytest.approx(((12.5 - 12.0) + (22.5 - 11.0)) / 2)
+    assert infini.difference_percent == pytest.approx(100 * infini.difference_mean / 11.5)
+    assert infini.difference_pairs == 2
 
 
 def test_a_model_that_is_not_causal_is_never_a_baseline():
     records = [record("hrm", "none", 1, 1.13, causal=False), record("infini_hrm", "carry", 1, 12.0)]
-    assert all(row.difference is None for row in rows(records))
+    assert all(row.difference_mean is None for row in rows(records))
 
 
 def test_a_model_that_is_not_causal_is_never_ranked():
@@ -103,7 +120,7 @@ def test_models_on_different_texts_are_not_ranked_together():
 
 def test_seeds_on_the_plateau_are_named():
     assert [row.on_plateau for row in rows(SWEEP)] == [(), (2,)]
-    assert "| 2 of 3 | 2 | 12.25 ± 0.35 |" in tables.markdown(SWEEP)
+    assert "| 2 of 3 (not 2) | 12.25 ± 0.35 |" in results(SWEEP).markdown()
 
 
 def test_a_baseline_is_the_variant_with_the_values_that_the_experiment_names():
@@ -127,7 +144,7 @@ def test_a_baseline_is_the_variant_with_the_values_that_the_experiment_names():
         ("carry", "data.order=contiguous"),
         ("carry", "data.order=shuffled"),
     ]
-    assert [row.difference and round(row.difference.mean, 9) for row in found] == [None, None, 1.0, 1.0]
+    assert [row.difference_mean and round(row.difference_mean, 9) for row in found] == [None, None, 1.0, 1.0]
 
 
 def test_a_model_with_memory_has_no_other_memory_for_its_baseline_in_whatever_order_they_come():
@@ -140,7 +157,7 @@ def test_a_model_with_memory_has_no_other_memory_for_its_baseline_in_whatever_or
     found = [cell("infini_hrm", "none", 9.0), cell("infini_hrm", "carry", 10.0), cell("hrm_memory", "carry", 11.0)]
     for ordered in (found, found[::-1]):
         (theirs,) = [row for row in rows(ordered) if row.model == "hrm_memory"]
-        assert theirs.difference.mean == pytest.approx(1.0)
+        assert theirs.difference_mean == pytest.approx(1.0)
 
 
 def test_where_several_variants_could_be_the_baseline_there_is_none():
@@ -150,14 +167,14 @@ def test_where_several_variants_could_be_the_baseline_there_is_none():
         return found
 
     found = rows([cell("hrm", 1, 10.0), cell("hrm", 2, 11.0), cell("lstm", None, 12.0)])
-    assert [row.difference for row in found] == [None] * 3
+    assert [row.difference_mean for row in found] == [None] * 3
 
 
 def test_a_variant_on_another_text_is_no_baseline():
     found = [record("hrm", "none", 1, 10.0), record("lstm", "none", 1, 11.0)]
-    assert rows(found)[1].difference.mean == pytest.approx(1.0)
+    assert rows(found)[1].difference_mean == pytest.approx(1.0)
     found[1]["floors"] = {"validation": counted(20.0, 7.0), "test": counted(25.0, 6.0)}
-    assert rows(found)[1].difference is None
+    assert rows(found)[1].difference_mean is None
 
 
 def test_how_often_a_cell_is_saved_does_not_set_variants_apart():
@@ -184,11 +201,11 @@ def test_a_baseline_can_be_a_setting():
         return found
 
     found = rows([cell("hrm", 1, 10.0), cell("hrm", 2, 11.0), cell("hrm_1level", 1, 12.0), cell("hrm_1level", 2, 13.0)])
-    assert [row.difference and round(row.difference.mean, 9) for row in found] == [None, 1.0, 2.0, 3.0]
+    assert [row.difference_mean and round(row.difference_mean, 9) for row in found] == [None, 1.0, 2.0, 3.0]
 
 
 def test_a_model_that_is_not_causal_is_marked_where_it_is_shown():
-    assert "carry, not causal" in tables.markdown(SWEEP)
+    assert "carry, not causal" in results(SWEEP).markdown()
 
 
 def test_published_figures_stand_beside_the_experiments_that_repeat_them_alone():
@@ -209,7 +226,7 @@ def test_what_else_sets_variants_apart_is_named():
     ]
     found = rows(records)
     assert [row.settings for row in found] == ["model.update=sequential", "model.update=simultaneous"] * 2
-    assert [row.difference and row.difference.mean for row in found] == [None, None, 0.0, 0.0]
+    assert [row.difference_mean for row in found] == [None, None, 0.0, 0.0]
 
 
 def test_where_wikitext_lies_is_no_variant_but_which_file_is():
@@ -242,13 +259,13 @@ def test_cells_of_a_file_that_was_edited_in_between_are_not_one_variant():
 def test_one_seed_has_no_standard_deviation():
     (row,) = rows(SWEEP[:1])
     assert row.validation_sd is None
-    assert "±" not in tables.markdown(SWEEP[:1]).split("\n\n")[1]
+    assert "±" not in results(SWEEP[:1]).markdown().split("\n\n")[1]
 
 
 def test_csv_and_markdown_say_the_same(tmp_path):
-    markdown, table = tables.write(SWEEP, tmp_path)
-    lines = [line for line in markdown.read_text().splitlines() if line.startswith("| ")]
-    with table.open() as file:
+    markdown, table = written(SWEEP, tmp_path)
+    lines = [line for line in markdown.read_text().split("\n\n")[1].splitlines() if line.startswith("| ")]
+    with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(lines) - 2 == len(rows) == 2
     for line, row in zip(lines[2:], rows, strict=True):
@@ -256,55 +273,68 @@ def test_csv_and_markdown_say_the_same(tmp_path):
         assert row["model"] in line
 
 
-def test_the_caption_says_which_characters_and_what_counting_reaches():
-    caption = tables.caption(SWEEP)
-    assert "Perplexity a character" in caption
-    assert "4,992 validation and 4,992 test characters of wikitext2" in caption
-    assert "unigram 23.00 and 28.00; kneser_ney_7 7.60 and 6.60 within the window, 5.20 and 5.20 when" in caption
+def test_results_are_in_the_order_of_their_ranks_and_what_is_not_causal_comes_last():
+    records = [
+        record("hrm", "none", 1, 1.13, causal=False),
+        record("infini_hrm", "carry", 1, 12.0),
+        record("infini_hrm", "reset", 1, 11.0),
+    ]
+    table = results(records)
+    assert list(table.data["rank"]) == ["1", "2", ""]
+    assert table.faint == [False, False, True]
+    assert [row.rank for row in rows(records)] == [None, 2, 1]  # results.csv keeps the order of models and memories
 
 
-def test_a_caption_of_texts_of_several_lengths_says_once_what_is_scored_and_of_each_what_counting_reaches():
+def test_the_caption_says_which_characters_are_scored_and_a_table_what_n_gram_models_reach():
+    assert "Perplexity per character" in results(SWEEP).caption
+    assert "4,992 validation and 4,992 test characters of wikitext2" in results(SWEEP).caption
+    assert baselines(SWEEP).to_numpy().tolist() == [
+        ["wikitext2, 20,000 characters", "unigram", "23.00", "28.00"],
+        ["wikitext2, 20,000 characters", "kneser_ney_7, within the window", "7.60", "6.60"],
+        ["wikitext2, 20,000 characters", "kneser_ney_7, updated as it reads", "5.20", "5.20"],
+    ]
+
+
+def test_texts_of_several_lengths_are_scored_once_and_each_has_its_baselines():
     longer = record("hrm", "none", 1, 9.0)
     data = {**longer["config"]["data"], "train_chars": 100_000}
     longer["config"] = {**longer["config"], "data": data}
     longer["floors"] = json.loads(json.dumps(longer["floors"]).replace("23.0", "22.0"))
-    caption = tables.caption([*SWEEP, longer])
-    assert caption.count("Perplexity a character") == caption.count("4,992 validation") == 1
-    assert "the 20,000 training characters of wikitext2 reaches, on validation and test: unigram 23.00 " in caption
-    assert "the 100,000 training characters of wikitext2 reaches, on validation and test: unigram 22.00 " in caption
+    assert results([*SWEEP, longer]).caption.count("4,992 validation") == 1
+    table = baselines([longer, *SWEEP])
+    unigrams = table[table["n-gram model"] == "unigram"]
+    assert list(unigrams["training text"]) == [f"wikitext2, {length} characters" for length in ("20,000", "100,000")]
+    assert list(unigrams.validation) == ["23.00", "22.00"]
 
 
-def test_a_narrow_terminal_loses_no_figure(monkeypatch):
-    out = io.StringIO()
-    monkeypatch.setattr(tables, "Console", lambda: Console(file=out, width=60, force_terminal=True, no_color=True))
-    tables.show(SWEEP)
-    assert "…" not in out.getvalue()
+def test_a_narrow_terminal_loses_no_figure(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    cli.show(results(SWEEP))
+    assert "…" not in capsys.readouterr().out
 
 
-def test_names_are_shown_as_they_are_whatever_they_say(monkeypatch):
-    out = io.StringIO()
-    monkeypatch.setattr(tables, "Console", lambda: Console(file=out, width=200, force_terminal=True, no_color=True))
-    tables.show([record("[/bold]hrm[red]", "none", 1, 12.0, experiment="[/x]")])
-    assert "[/bold]hrm[red]" in out.getvalue()
-    assert "[/x]" in out.getvalue()
+def test_names_are_shown_as_they_are_whatever_they_say(capsys):
+    cli.show(results([record("[/bold]hrm[red]", "none", 1, 12.0, experiment="[/x]")]))
+    assert "[/bold]hrm[red]" in capsys.readouterr().out
 
 
 def test_the_picture_shows_every_variant_and_is_the_same_each_time(tmp_path):
-    first = plots.write(SWEEP, tmp_path / "first.svg").read_text()
-    again = plots.write(SWEEP, tmp_path / "again.svg").read_text()
+    first = picture(SWEEP, tmp_path / "first.svg")
+    again = picture(SWEEP, tmp_path / "again.svg")
     assert first == again
     for text in (
         "hrm_vs_infini",
         "infini_hrm carry (not causal)",
         "published",
-        "unigram counts",
+        "unigram model",
         "validation perplexity",
     ):
         assert text in first
 
 
 def test_sweeps_without_published_figures_have_a_picture_too(tmp_path):
-    text = plots.write([record("hrm", "none", 1, 11.0, experiment="custom")], tmp_path / "results.svg").read_text()
+    text = picture([record("hrm", "none", 1, 11.0, experiment="custom")], tmp_path / "results.svg")
     assert "custom" in text
     assert "published" not in text
 
@@ -317,37 +347,41 @@ def test_enough_seeds_have_an_interval_and_a_p_that_holm_has_adjusted(tmp_path):
     ]
     hrm, infini, _ = rows(records)
     assert hrm.p_holm is None
-    assert infini.difference.low == pytest.approx(0.5)
+    assert infini.difference_low == pytest.approx(0.5)
     assert infini.p_holm == pytest.approx(2 * 2 / 2**8)  # the only two of 256 patterns as far out, twice for two rows
-    assert "+0.50 [+0.50, +0.50] (+4.5 %)" in tables.markdown(records)
-    assert "sign-flip, Holm" in tables.caption(records)
-    _, path = tables.write(records, tmp_path)
-    with path.open() as file:
+    assert "+0.50 [+0.50, +0.50] (+4.5 %)" in results(records).markdown()
+    _, path = written(records, tmp_path)
+    with path.open(newline="") as file:
         row = list(csv.DictReader(file))[1]
     assert float(row["difference_mean"]) == pytest.approx(0.5)
     assert float(row["p_holm"]) == pytest.approx(infini.p_holm)
 
 
-def test_a_text_too_long_for_its_n_grams_is_told_and_drawn_without_them(tmp_path):
+def test_a_text_too_long_for_its_n_grams_is_named_and_drawn_without_them(tmp_path):
     long = record("hrm", "none", 1, 11.0)
     long["floors"] = {split: {"unigram": {"full": 23.0, "adaptive": 22.9}} for split in ("validation", "test")}
-    assert "unigram 23.00 and 23.00; its n-grams are too many" in tables.caption([long])
-    text = plots.write([long], tmp_path / "results.svg").read_text()
-    assert "unigram counts" in text
-    assert "n-gram counts" not in text
+    assert "not counted here" in baselines([long])["n-gram model"][1]
+    text = picture([long], tmp_path / "results.svg")
+    assert "unigram model" in text
+    assert "n-gram model" not in text
 
 
-def test_texts_of_one_source_and_another_length_are_told_apart(tmp_path):
+def test_texts_of_one_source_and_another_content_are_told_apart(tmp_path):
     short, long = record("hrm", "none", 1, 11.0), record("hrm", "none", 1, 9.0)
     long["floors"] = {"validation": counted(22.0, 6.1), "test": counted(27.0, 5.1)}
-    assert all(f"unigram {figure}" in tables.caption([short, long]) for figure in ("23.00", "22.00"))
-    text = plots.write([short, long], tmp_path / "results.svg").read_text()
-    assert text.count("unigram counts") == plots.write([short], tmp_path / "one.svg").read_text().count(
-        "unigram counts"
-    )
+    assert {"23.00", "22.00"} <= set(baselines([short, long]).validation)
+    both, one = (picture(records, tmp_path / "x.svg") for records in ([short, long], [short]))
+    assert both.count("unigram model") == one.count("unigram model")  # named once
 
 
-def test_cells_of_two_versions_of_the_code_are_told():
-    assert "versions of the code" not in tables.caption(SWEEP)
+def test_cells_of_two_versions_of_the_code_are_named():
+    assert "versions of the code" not in results(SWEEP).caption
     mixed = [SWEEP[0] | {"code": "other"}, *SWEEP[1:]]
-    assert "The cells of hrm are of 2 versions of the code; force=true runs them again" in tables.caption(mixed)
+    assert "The cells of hrm were made by 2 versions of the code; force=true runs them again" in results(mixed).caption
+
+
+def test_the_parts_of_a_sweep_are_computed_once(monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr(frame, "variants", lambda records, made=frame.variants: calls.append(1) or made(records))
+    written(SWEEP, tmp_path)
+    assert len(calls) == 1

@@ -1,30 +1,21 @@
 """A cell that was stopped goes on to the bit: in an epoch, between two, with memory, random states and dropout."""
 
-import itertools
 import pickle
 import re
 from pathlib import Path
 
 import pytest
 import torch
-from test_run import figures, quick, weights
+from conftest import FEW, figures, quick, stopped_after, weights
 from torch import nn
 
 from hrm_bench.cells.run import cell_folder, run_cell
 from hrm_bench.models.hrm import HRM
-from hrm_bench.training import snapshots, stopping
-
-SHORT = ["data.train_chars=420", "data.validation_chars=100", "data.test_chars=100", "recipe.max_epochs=3"]  # 4 batches
+from hrm_bench.training import snapshots
 
 
-def stopped_after(looks, monkeypatch):
-    """Have the next cells asked to stop at their so many-th look whether they are to."""
-    seen = itertools.count()
-    monkeypatch.setattr(stopping, "requested", lambda: "a test" if next(seen) > looks else None)
-
-
-def stopped_and_gone_on(cfg, root, looks, monkeypatch):
-    """The record of a cell that is stopped at its so many-th look, and run again."""
+def stopped_and_resumed(cfg, root, looks, monkeypatch):
+    """The record of a cell that is stopped when it has looked so many times whether it is to stop, and run again."""
     with monkeypatch.context() as during:
         stopped_after(looks, during)
         first = run_cell(cfg, root)
@@ -35,22 +26,22 @@ def stopped_and_gone_on(cfg, root, looks, monkeypatch):
     return record
 
 
-def same(cfg, ours, theirs):
+def same(cfg, root, other):
     """Whether two folders' best weights are the same to the bit."""
-    first, second = (weights(cell_folder(cfg, root)) for root in (ours, theirs))
+    first, second = (weights(cell_folder(cfg, folder)) for folder in (root, other))
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """The record and the folder of a cell that nothing stopped, made once for each config."""
-    made = {}
+    finished = {}
 
     def run(*words):
-        if words not in made:
+        if words not in finished:
             root = tmp_path_factory.mktemp("undisturbed")
-            made[words] = quick(*SHORT, *words), root, run_cell(quick(*SHORT, *words), root)
-        return made[words]
+            finished[words] = quick(*FEW, *words), root, run_cell(quick(*FEW, *words), root)
+        return finished[words]
 
     return run
 
@@ -58,8 +49,8 @@ def undisturbed(tmp_path_factory):
 class DropoutHRM(HRM):
     """HRM that draws at random at every step."""
 
-    def segment(self, tokens, state, memory):
-        logits, state, memory = super().segment(tokens, state, memory)
+    def segment(self, tokens, state, memory, index):
+        logits, state, memory = super().segment(tokens, state, memory, index)
         return nn.functional.dropout(logits, 0.1, self.training), state, memory
 
 
@@ -79,7 +70,7 @@ STOPPED = [
 @pytest.mark.parametrize(("looks", "words"), STOPPED, ids=str)
 def test_a_cell_that_was_stopped_ends_as_if_it_had_not_been(looks, words, undisturbed, tmp_path, monkeypatch):
     cfg, root, record = undisturbed(*words)
-    again = stopped_and_gone_on(cfg, tmp_path, looks, monkeypatch)
+    again = stopped_and_resumed(cfg, tmp_path, looks, monkeypatch)
     assert figures(again) == figures(record)
     assert same(cfg, root, tmp_path)
 
@@ -89,7 +80,7 @@ def test_patience_goes_on_counting(looks, undisturbed, tmp_path, monkeypatch):
     words = ("recipe.learning_rate=0", "recipe.max_epochs=9", "recipe.patience=2")
     cfg, _, record = undisturbed(*words)
     assert len(record["history"]) == 3
-    assert figures(stopped_and_gone_on(cfg, tmp_path, looks, monkeypatch)) == figures(record)
+    assert figures(stopped_and_resumed(cfg, tmp_path, looks, monkeypatch)) == figures(record)
 
 
 def test_a_cell_can_be_stopped_again_and_again(undisturbed, tmp_path, monkeypatch):
@@ -102,7 +93,7 @@ def test_a_cell_can_be_stopped_again_and_again(undisturbed, tmp_path, monkeypatc
     assert same(cfg, root, tmp_path)
 
 
-def test_snapshots_are_taken_so_often_as_is_asked_for(tmp_path, monkeypatch):
+def test_snapshots_are_taken_as_often_as_the_config_says(tmp_path, monkeypatch):
     taken = []
     write = snapshots.AtomicCheckpointIO.save_checkpoint
     monkeypatch.setattr(
@@ -110,14 +101,14 @@ def test_snapshots_are_taken_so_often_as_is_asked_for(tmp_path, monkeypatch):
         "save_checkpoint",
         lambda self, checkpoint, path, *_, **__: (taken.append(Path(path).name), write(self, checkpoint, path)),
     )
-    run_cell(quick(*SHORT, "trainer.snapshot_seconds=0"), tmp_path / "often")
+    run_cell(quick(*FEW, "trainer.snapshot_seconds=0"), tmp_path / "often")
     assert taken.count("last.ckpt") == 12
     taken.clear()
-    run_cell(quick(*SHORT), tmp_path / "seldom")
+    run_cell(quick(*FEW), tmp_path / "seldom")
     assert taken.count("last.ckpt") == 0
 
 
-def test_a_snapshot_of_other_code_is_not_gone_on_from(undisturbed, tmp_path, monkeypatch):
+def test_a_snapshot_of_other_code_is_not_resumed_from(undisturbed, tmp_path, monkeypatch):
     cfg, _, record = undisturbed("model=hrm")
     with monkeypatch.context() as during:
         stopped_after(5, during)
@@ -142,6 +133,19 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_cell_begins_again(name, undis
     assert path.with_name(f"{name}.damaged-1").stat().st_size == 1000
     assert figures(again) == figures(record) | {"notes": again["notes"]}
     assert same(cfg, root, tmp_path)
+
+
+def test_a_cell_in_a_folder_that_was_moved_keeps_its_best_epoch(undisturbed, tmp_path, monkeypatch):
+    words = ("recipe.learning_rate=0", "recipe.patience=null")  # the first epoch is as good as any, and so the best
+    cfg, _, record = undisturbed(*words)
+    assert record["best_epoch"] == 1
+    with monkeypatch.context() as during:
+        stopped_after(9, during)
+        assert run_cell(cfg, tmp_path / "before")["status"] == "interrupted"
+    (tmp_path / "before").rename(tmp_path / "after")
+    again = run_cell(cfg, tmp_path / "after")
+    assert (again["status"], again["best_epoch"]) == ("finished", 1)
+    assert figures(again) == figures(record)
 
 
 class Malicious:

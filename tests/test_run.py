@@ -1,34 +1,25 @@
 """One cell from config to record: complete, repeatable to the bit, and honest where it fails."""
 
+import collections
 import csv
+import importlib
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
-from conftest import SMALL, compose
+from conftest import FEW, compose, figures, quick, weights
 from omegaconf import OmegaConf
 
 import hrm_bench
-from hrm_bench.cells.run import cell_folder, run_cell
+from hrm_bench.cells.cell import Cell
+from hrm_bench.cells.run import _check_best, cell_folder, clear, fail, run_cell
 from hrm_bench.config.compose import SWEEP_KEYS
-from hrm_bench.errors import UsageError
-from hrm_bench.evidence.measures import score
+from hrm_bench.data.corpora import Library
+from hrm_bench.evidence import floors
 from hrm_bench.records import store
-
-QUICK = [*SMALL, "data.train_chars=2000", "data.validation_chars=500", "data.test_chars=500", "recipe.max_epochs=3"]
-TIMINGS = {"seconds", "train_seconds", "characters_per_second", "peak_memory"}
-
-
-def quick(*overrides, logger="none"):
-    return compose(*QUICK, f"logger={logger}", *overrides)
-
-
-def figures(record):
-    """A record less what no two runs share."""
-    kept = {key: value for key, value in record.items() if key not in TIMINGS}
-    kept["history"] = [{key: value for key, value in row.items() if key != "seconds"} for row in record["history"]]
-    return kept
+from hrm_bench.records.schema import Record, score
 
 
 def of_the_cell(cfg):
@@ -37,22 +28,10 @@ def of_the_cell(cfg):
     return {key: value for key, value in values.items() if key not in SWEEP_KEYS}
 
 
-def weights(folder):
-    return torch.load(folder / "best.ckpt", weights_only=True)["state_dict"]
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A finished cell, its folder and its record."""
-    root = tmp_path_factory.mktemp("multirun")
-    cfg = quick("model=infini_hrm", "memory=carry")
-    return cfg, cell_folder(cfg, root), run_cell(cfg, root)
-
-
 def test_a_record_is_complete_without_its_neighbours(finished):
     cfg, folder, record = finished
     assert store.read(folder) == json.loads(json.dumps(record))
-    assert set(record) == set(store.Record.__annotations__) - {"reason", "log", "notes"}
+    assert set(record) == set(Record.__annotations__) - {"reason", "log"}
     assert (record["status"], record["model"], record["memory"], record["seed"]) == (
         "finished",
         "infini_hrm",
@@ -62,8 +41,8 @@ def test_a_record_is_complete_without_its_neighbours(finished):
     assert record["config"] == of_the_cell(cfg)
     assert record["causal"] is True
     assert record["leak"].keys() == {"before_training", "best"}
-    assert all(0 <= each <= 1e-9 for leak in record["leak"].values() for each in leak.values())
-    assert record["state_size"] == 2 * 8 * 8 + 2 * 8  # a matrix and a normaliser a head
+    assert all(0 <= value <= 1e-9 for leak in record["leak"].values() for value in leak.values())
+    assert record["state_size"] == 2 * 8 * 8 + 2 * 8  # a matrix and a normaliser per head
     assert record["peak_memory"] > 50 * 2**20
     assert record["characters_per_second"] > 0
     assert record["unknown_characters"] == {"train": 0, "validation": 0, "test": 0}
@@ -116,8 +95,8 @@ def test_the_same_cell_twice_is_the_same_to_the_bit(settings, tmp_path):
     cfg = quick(*settings)
     first, second = (run_cell(cfg, tmp_path / name) for name in ("first", "second"))
     assert figures(first) == figures(second)
-    ours, theirs = (weights(cell_folder(cfg, tmp_path / name)) for name in ("first", "second"))
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    one, other = (weights(cell_folder(cfg, tmp_path / name)) for name in ("first", "second"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_another_seed_is_another_cell(tmp_path):
@@ -128,7 +107,7 @@ def test_another_seed_is_another_cell(tmp_path):
 
 def test_a_finished_cell_is_not_run_again(finished, monkeypatch):
     cfg, folder, record = finished
-    monkeypatch.setattr("hrm_bench.cells.run.train_and_score", lambda *_, **__: pytest.fail("it ran again"))
+    monkeypatch.setattr("hrm_bench.cells.run._train_and_measure", lambda *_, **__: pytest.fail("it ran again"))
     assert run_cell(cfg, folder.parent) == json.loads(json.dumps(record))
 
 
@@ -137,19 +116,104 @@ def test_the_remains_of_a_broken_run_are_cleared_and_the_cell_runs(finished, tmp
     folder = cell_folder(cfg, tmp_path)
     folder.mkdir(parents=True)
     (folder / "best.ckpt").write_bytes(b"half a checkpoint")
-    (folder / "best-v1.ckpt").write_bytes(b"")
+    (folder / ".best.ckpt.4711").write_bytes(b"a part of one")
     store.write_json(
         folder / "record.json", {"schema_version": 1, "status": "interrupted", "identity": "", "reason": "", "log": ""}
     )
     assert figures(run_cell(cfg, tmp_path)) == figures(record)
-    assert not (folder / "best-v1.ckpt").exists()
+    assert not (folder / ".best.ckpt.4711").exists()
+
+
+def test_clearing_removes_what_the_bench_wrote_and_leaves_all_else(tmp_path):
+    folder, elsewhere = tmp_path / "cell", tmp_path / "elsewhere"
+    for path in (folder / "figures", elsewhere):
+        path.mkdir(parents=True)
+        (path / "kept.txt").write_text("mine")
+    names = ("record.json", "config.yaml", "history.csv", "best.ckpt", "last.ckpt", "log.txt", "log-rank1.txt")
+    for name in (*names, "notes.txt", "record.json.damaged-1", ".lock"):
+        (folder / name).write_text("")
+    (folder / "wandb").symlink_to(elsewhere, target_is_directory=True)
+    clear(folder, "last.ckpt")
+    kept = {path.name for path in folder.iterdir()}
+    assert kept == {"figures", "notes.txt", "record.json.damaged-1", ".lock", "last.ckpt"}
+    assert (elsewhere / "kept.txt").read_text() == (folder / "figures" / "kept.txt").read_text() == "mine"
+
+
+def test_a_cell_that_runs_again_keeps_the_users_own_files(tmp_path):
+    cfg = quick("recipe.learning_rate=1e30", "recipe.gradient_clip=1e30", *FEW)
+    folder = cell_folder(cfg, tmp_path)
+    for _ in range(2):
+        assert run_cell(cfg, tmp_path)["status"] == "failed"
+        (folder / "notes.txt").write_text("mine")
+    run_cell(cfg, tmp_path)
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
+def test_what_follows_from_a_config_is_computed_once_per_cell(tmp_path, monkeypatch):
+    calls = collections.Counter()
+
+    def count(target, name, key=lambda *_, **__: True):
+        function = getattr(target, name)
+
+        def counted(*arguments, **more):
+            calls[name] += bool(key(*arguments, **more))
+            return function(*arguments, **more)
+
+        monkeypatch.setattr(target, name, counted)
+
+    count(Path, "read_bytes", lambda path: path.parent.name == "sample")
+    count(OmegaConf, "to_container", lambda cfg, **_: "recipe" in cfg)  # of whole configs
+    for module, name in (("cells.cell", "identity"), ("cells.cell", "uses_memory"), ("cells.run", "build")):
+        count(importlib.import_module(f"hrm_bench.{module}"), name)
+    library, configs = Library(), [quick(*FEW, f"seed={seed}") for seed in (1, 2, 3)]
+    calls.clear()
+    cells = [Cell.of(cfg, tmp_path, library=library) for cfg in configs]
+    records = [run_cell(cell) for cell in cells]
+    assert [record["status"] for record in records] == ["finished"] * 3
+    assert calls["read_bytes"] == 3  # one per split, for all cells
+    assert calls["identity"] == calls["uses_memory"] == calls["build"] == len(cells)
+    assert calls["to_container"] <= 3 * len(cells)  # for the identity, for the record, and inside of OmegaConf.save
+
+
+def test_a_text_is_counted_once_for_all_cells_that_share_it(tmp_path, monkeypatch):
+    counted = []
+    of_corpus = floors.of_corpus
+    monkeypatch.setattr(floors, "of_corpus", lambda *words, **more: (counted.append(1), of_corpus(*words, **more))[1])
+    library = Library()
+    for seed in (1, 2):
+        run_cell(Cell.of(quick(*FEW, f"seed={seed}"), tmp_path, library=library))
+    assert len(counted) == 1
+
+
+def test_a_record_keeps_the_words_that_compose_its_config_again(tmp_path):
+    words = ["experiment=hrm_vs_lct", "model=lstm", "logger=none", "data=sample", *FEW, "recipe.max_epochs=1"]
+    cfg = compose(*words)
+    record = run_cell(cfg, tmp_path, [*words, "force=false", "launcher=joblib", "+plan=false"])
+    assert record["status"] == "finished"
+    assert record["overrides"] == words
+    assert of_the_cell(compose(*record["overrides"])) == record["config"]
+
+
+def test_a_record_whose_best_epoch_is_not_its_historys_best_is_refused():
+    history = [{"epoch": epoch, "validation_nll": nll} for epoch, nll in ((1, 2.0), (2, 1.5), (3, 1.6))]
+    _check_best(2, history)
+    with pytest.raises(RuntimeError, match="the best checkpoint is of epoch 3, but epoch 2 has a lower loss"):
+        _check_best(3, history)
+    history[2]["validation_nll"] = 1.5 + 1e-8  # equal in Lightning's single precision
+    _check_best(3, history)
+
+
+def test_a_cell_whose_process_died_has_a_record_that_says_so(tmp_path):
+    record = fail(Cell.of(quick(), tmp_path), "its process died")
+    assert (record["status"], record["reason"]) == ("failed", "its process died")
+    assert store.read(cell_folder(quick(), tmp_path)) == store.upgrade(record)
 
 
 def test_a_cell_that_raises_leaves_a_record_that_says_why(tmp_path, monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("out of luck")
 
-    monkeypatch.setattr("hrm_bench.objectives.DeepSupervision.train_window", broken)
+    monkeypatch.setattr("hrm_bench.objectives.DeepSupervision.steps", broken)
     cfg = quick()
     record = run_cell(cfg, tmp_path)
     assert (record["status"], record["reason"]) == ("failed", "RuntimeError: out of luck")
@@ -181,21 +245,7 @@ def test_all_memory_modes_of_a_model_without_memory_share_a_folder(tmp_path):
     assert len(folders) == 1
 
 
-def test_a_record_that_cannot_be_read_is_told(tmp_path):
-    (tmp_path / "record.json").write_text('{"status": "fin')
-    with pytest.raises(UsageError, match=r"record\.json: not a record .*; its sweep, run again, sets it aside"):
-        store.read(tmp_path)
-
-
-def test_json_is_replaced_whole(tmp_path):
-    path = tmp_path / "record.json"
-    store.write_json(path, {"a": 1})
-    with pytest.raises(TypeError):
-        store.write_json(path, {"a": object()})
-    assert json.loads(path.read_text()) == {"a": 1}
-
-
-def test_a_long_text_is_not_counted_in_passing(tmp_path, monkeypatch):
-    monkeypatch.setattr("hrm_bench.cells.scoring.MOST_COUNTED", 2_999)
-    record = run_cell(quick("recipe.max_epochs=1", "data.train_chars=2001"), tmp_path)
+def test_a_long_text_is_not_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr("hrm_bench.evidence.floors.MOST_COUNTED", 2_999)
+    record = run_cell(Cell.of(quick("recipe.max_epochs=1", "data.train_chars=2001"), tmp_path))
     assert set(record["floors"]["validation"]) == {"uniform", "unigram"}

@@ -1,13 +1,13 @@
 """Models at other scales, and what the report makes of texts of several lengths and of memories beside counts."""
 
 import pytest
-from test_load import record
+from made_up import record
 
 import hrm_bench
 from hrm_bench.config.compose import compose
 from hrm_bench.config.identity import identity
-from hrm_bench.report import scaling, sections, sheets
-from hrm_bench.report.variants import variants
+from hrm_bench.report import plots, tables
+from hrm_bench.report.frame import Sweep
 
 LENGTHS = (20_000, 100_000, 500_000)
 
@@ -43,36 +43,37 @@ def grown(lengths=LENGTHS, seeds=(42, 43)):
     return made
 
 
+def study(records):
+    (only,) = Sweep.of(records).studies
+    return only
+
+
 def test_each_model_at_each_size_has_its_power_law():
-    found = scaling.families(variants(grown()))
-    assert [each.label for each in found] == ["hrm scale=1", "hrm scale=2"]
+    found = tables.families(study(grown()))
+    assert [each["label"] for each in found] == ["hrm scale=1", "hrm scale=2"]
     for each, scale in zip(found, (1, 2), strict=True):
-        assert each.law.exponent == pytest.approx(-0.1, abs=1e-3)
-        assert each.law.low < -0.1 < each.law.high
-        assert each.law.at(100_000)[0] == pytest.approx((5 - scale) * 5**-0.1, rel=1e-3)
-        assert sorted(each.lengths) == sorted(LENGTHS * 2)
-    sheet = scaling.table(found)
-    assert sheet.lines[0][sheet.headings.index("a text ten times as long")].startswith("-20.6 % [")
+        assert each["law"].exponent == pytest.approx(-0.1, abs=1e-3)
+        assert each["law"].low < -0.1 < each["law"].high
+        assert each["law"].at(100_000)[0] == pytest.approx((5 - scale) * 5**-0.1, rel=1e-3)
+        assert sorted(each["lengths"]) == sorted(LENGTHS * 2)
+    table = tables.scaling(study(grown()))
+    assert table.data["change with a text ten times as long"][0].startswith("-20.6 % [")
 
 
-def test_the_page_of_a_scaling_experiment_has_laws_and_their_plot():
-    (section,) = sections.sections(grown())
-    assert section.scaling.lines
-    (group,) = [group for group in section.groups if group.title == "Scaling"]
-    (plot,) = group.plots
+def test_the_plot_of_a_scaling_experiment_has_its_lengths_and_its_models():
+    (plot,) = plots.scaling(study(grown())).plots
     for word in ("20k", "100k", "500k", "hrm scale=2", "characters of training text"):
         assert word in plot.svg
 
 
 def test_many_settings_of_a_model_without_memory_share_panels():
-    (learning,) = [g for g in sections.sections(grown(lengths=(*LENGTHS, 1_000_000)))[0].groups if "curves" in g.title]
-    assert len(learning.plots) == 2
+    assert len(plots.learning(study(grown(lengths=(*LENGTHS, 1_000_000)))).plots) == 2
 
 
 def test_two_lengths_are_no_curve():
-    assert not scaling.families(variants(grown(lengths=LENGTHS[:2])))
-    (section,) = sections.sections(grown(lengths=LENGTHS[:2]))
-    assert section.scaling is None
+    assert not tables.families(study(grown(lengths=LENGTHS[:2])))
+    assert tables.scaling(study(grown(lengths=LENGTHS[:2]))) is None
+    assert plots.scaling(study(grown(lengths=LENGTHS[:2]))) is None
 
 
 def remembering():
@@ -89,13 +90,11 @@ def remembering():
     return made
 
 
-def test_what_a_carried_memory_gains_stands_beside_what_counts_gain_that_go_on():
-    found = sheets.against_counts(variants(remembering()))
-    gains = [line[found.headings.index("carried memory, validation")] for line in found.lines]
-    assert [gain.split()[0] for gain in gains] == ["+1.000", "-1.000"]  # delta, linear
-    counts = {line[found.headings.index("counts that go on, validation")] for line in found.lines}
-    assert counts == {f"-1.000 ({-100 / 7.6:+.2f} %)"}
+def test_what_a_carried_memory_gains_stands_beside_what_updated_n_grams_gain():
+    found = tables.against_ngrams(study(remembering())).data
+    assert [gain.split()[0] for gain in found["carried memory, validation"]] == ["+1.000", "-1.000"]  # delta, linear
+    assert set(found["updated n-grams, validation"]) == {f"-1.000 ({-100 / 7.6:+.2f} %)"}
 
 
 def test_without_a_control_that_has_no_memory_nothing_is_said_of_its_gain():
-    assert sheets.against_counts(variants([each for each in remembering() if each["memory"] != "none"])) is None
+    assert tables.against_ngrams(study([each for each in remembering() if each["memory"] != "none"])) is None

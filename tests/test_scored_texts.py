@@ -14,12 +14,13 @@ import hrm_bench
 from hrm_bench import evaluate
 from hrm_bench.cells.run import run_cell
 from hrm_bench.data import corpora
-from hrm_bench.data.text import Text
-from hrm_bench.data.vocabulary import CHARACTERS, encode
+from hrm_bench.data.text import PRINTABLE_ASCII, Text
 from hrm_bench.data.windows import Samples
 from hrm_bench.errors import UsageError
-from hrm_bench.floors import floors
-from hrm_bench.report import answers
+from hrm_bench.evidence.floors import floors
+from hrm_bench.records.extras import read_rescoring
+
+CHARACTERS = PRINTABLE_ASCII.characters
 
 SPLITS = ("train", "validation", "test")
 CELL = [*SMALL, "logger=none", "recipe.max_epochs=1"]
@@ -75,7 +76,7 @@ def test_unknown_characters_are_those_of_each_split(cell):
 
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_a_score_is_of_the_text_of_its_split(cell, split):
-    text, _ = encode(cell.texts[split])
+    text, _ = PRINTABLE_ASCII.encode(cell.texts[split])
     num_predicted = (len(text) - 1) // 8 * 8
     tokens, targets = (text[start : start + num_predicted].long().view(-1, 8) for start in (0, 1))
     with torch.no_grad():
@@ -97,7 +98,7 @@ def test_ngram_baselines_are_counted_in_training_text_and_scored_on_the_split(ce
     assert found["uniform"]["full"] == 97
     assert found["unigram"]["full"] == pytest.approx(math.exp(frozen / num_predicted))
     assert found["unigram"]["adaptive"] == pytest.approx(math.exp(grown / num_predicted))
-    expected = floors(encode(train)[0], encode(scored)[0], window=8)
+    expected = floors(PRINTABLE_ASCII.encode(train)[0], PRINTABLE_ASCII.encode(scored)[0], window=8)
     assert {name: pytest.approx(figures, rel=1e-9) for name, figures in expected.items()} == found
     others = cell.record["floors"]["test" if split == "validation" else "validation"]
     assert all(found[name] != others[name] for name in found if name != "uniform")
@@ -148,7 +149,7 @@ def test_validation_begins_after_as_many_characters_as_are_left_out(long_text, s
     path, text = long_text
     words = [f"data.validation_start={start}", "data.train_chars=9", "data.validation_chars=20000", "data.test_chars=9"]
     corpus = corpora.load(compose("data=text_file", f"data.path={path}", *words).data)
-    expected, _ = encode(text[1_280_000 + start : 1_440_000][:20_000])
+    expected, _ = PRINTABLE_ASCII.encode(text[1_280_000 + start : 1_440_000][:20_000])
     assert torch.equal(corpus.validation.indices, expected)
 
 
@@ -158,7 +159,7 @@ def test_each_split_is_read_as_far_as_its_limit(long_text, limit):
     words = [f"data.{split}_chars={'null' if limit is None else limit}" for split in SPLITS]
     corpus = corpora.load(compose("data=text_file", f"data.path={path}", *words).data)
     for split, begin, end in zip(SPLITS, (0, 1_280_000, 1_440_000), (1_280_000, 1_440_000, 1_600_000), strict=True):
-        expected, unknown = encode(text[begin:end][:limit])
+        expected, unknown = PRINTABLE_ASCII.encode(text[begin:end][:limit])
         assert torch.equal(getattr(corpus, split).indices, expected)
         assert getattr(corpus, split).unknown_characters == unknown
 
@@ -175,7 +176,7 @@ def asked(tmp_path_factory):
     ):
         assert run_cell(compose(*words, *others), root)["status"] == "finished"
     evaluate.main([str(root)])
-    return answers.read(root)
+    return read_rescoring(root)
 
 
 @pytest.mark.parametrize(("split", "same"), [("validation", "validation_start=0"), ("test", "test_chars=100")])

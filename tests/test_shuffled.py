@@ -8,7 +8,7 @@ from conftest import trainer
 from torch.utils.data import DataLoader
 
 import hrm_bench
-from hrm_bench.floors import unigram_nll
+from hrm_bench.evidence.floors import unigram_nll
 from hrm_bench.training.build import load_windows
 
 

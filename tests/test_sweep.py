@@ -5,35 +5,48 @@ import re
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from commands import hrm_bench, start
-from test_cli import QUICK_CELL
-from test_resume import SHORT, stopped_after
-from test_run import figures, quick
+from conftest import FEW, QUICK, figures, quick, stopped_after
 
+from hrm_bench import train
+from hrm_bench.cells.cell import Cell
 from hrm_bench.cells.run import locked, run_cell
 from hrm_bench.models.hrm import HRM
 from hrm_bench.records import store
 from hrm_bench.sweeps import sweep
-from hrm_bench.training import stopping
+from hrm_bench.training.stopping import FAIL_FAST, StopSignal
 
-NO_LOGGER = [*QUICK_CELL, "logger=none"]
+NO_LOGGER = [*QUICK, "recipe.max_epochs=1", "logger=none"]
 
 
 def planned(root, *words, seeds=(1, 2, 3)):
     """Small cells, as a command plans them."""
-    return [sweep.plan(quick(*SHORT, f"seed={seed}", *words), (), root) for seed in seeds]
+    return [sweep.plan(quick(*FEW, f"seed={seed}", *words), (), root) for seed in seeds]
 
 
-def in_turn(root, then=lambda cell: None):
-    """A launcher that runs cells one after another in this process; ``then`` is told of each before it runs."""
+def in_turn(root, before=lambda cell: None):
+    """Return a launcher that runs cells one after another in this process and calls ``before`` with each cell."""
 
-    def launch(wanted):
-        return [(then(cell), run_cell(cell.cfg, root))[1] for cell in wanted]
+    def launch(cells, stop):
+        return [(before(cell), run_cell(cell, stop=stop))[1] for cell in cells]
 
     return launch
+
+
+def execute(cells, root, launch):
+    """Run cells as a command does; return the result and its request to stop."""
+    stop = StopSignal.of_sweep(root)
+    with stop.listening():
+        return sweep.execute(cells, root, launch, stop), stop
+
+
+def executed(cells, root, launch):
+    """Run cells as a command does; return the result."""
+    return execute(cells, root, launch)[0]
 
 
 def statuses(result):
@@ -45,32 +58,32 @@ class CountedHRM(HRM):
 
     def configure_optimizers(self):
         with Path(os.environ["COUNT"]).open("a") as file:
-            file.write(f"{self.seed} {self.update}\n")
+            file.write(f"{self.seed} {self.config.update}\n")
         return super().configure_optimizers()
 
 
 def test_two_sweeps_of_the_same_cells_at_once_train_each_cell_once(tmp_path):
     lists = ["model.update=sequential,simultaneous", "seed=1,2,3,4,5,6"]
-    words = [*NO_LOGGER, *SHORT, *lists, "model._target_=test_sweep.CountedHRM", "hydra.sweep.dir=both", "-m"]
+    words = [*NO_LOGGER, *FEW, *lists, "model._target_=test_sweep.CountedHRM", "hydra.sweep.dir=both", "-m"]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "COUNT": str(tmp_path / "count")}
-    told = tmp_path / "told"
-    both = [start(*words, cwd=tmp_path, environment=environment, out=told, err=told) for _ in range(2)]
+    printed = tmp_path / "printed"
+    both = [start(*words, cwd=tmp_path, environment=environment, out=printed, err=printed) for _ in range(2)]
     for process in both:
         process.join(200)
-    assert [process.exitcode for process in both] == [0, 0], told.read_text()
-    found = list(store.read_all(tmp_path / "both"))
-    assert len(found) == 12
-    assert {record["status"] for record in found} == {"finished"}
+    assert [process.exitcode for process in both] == [0, 0], printed.read_text()
+    records = list(store.read_all(tmp_path / "both"))
+    assert len(records) == 12
+    assert {record["status"] for record in records} == {"finished"}
     trained = (tmp_path / "count").read_text().splitlines()
     assert (len(trained), len(set(trained))) == (12, 12)
 
 
 def test_sweeps_that_begin_in_one_folder_at_once_lose_no_cell_of_each_other(tmp_path):
     names = [f"hrm-seed{number}" for number in range(40)]
-    cfg = quick()
+    cell = Cell.of(quick(), tmp_path)
 
     def begin(name):
-        sweep._write_manifest([sweep.Cell(cfg, (), tmp_path / name)], tmp_path)
+        sweep._write_manifest([replace(cell, folder=tmp_path / name)], tmp_path, "")
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(begin, names))
@@ -84,11 +97,11 @@ def test_a_cell_that_another_sweep_has_at_work_is_passed_over_and_looked_at_agai
     assert held.__enter__()
 
     def then(cell):
-        order.append(cell.cfg.seed)
+        order.append(cell.config.seed)
         if order == [1, 2, 3]:
             held.__exit__(None, None, None)
 
-    result = sweep.execute(planned_cells, tmp_path, in_turn(tmp_path, then))
+    result = executed(planned_cells, tmp_path, in_turn(tmp_path, then))
     assert order == [1, 2, 3, 1]
     assert statuses(result) == ["finished"] * 3
 
@@ -96,39 +109,39 @@ def test_a_cell_that_another_sweep_has_at_work_is_passed_over_and_looked_at_agai
 def test_fail_fast_stops_at_the_first_failure(tmp_path):
     broken = ["recipe.gradient_clip=1e30", "recipe.learning_rate=1e30"]
     planned_cells = [*planned(tmp_path, "fail_fast=true", *broken, seeds=[1]), *planned(tmp_path, "fail_fast=true")]
-    result = sweep.execute(planned_cells, tmp_path, in_turn(tmp_path))
+    result, stop = execute(planned_cells, tmp_path, in_turn(tmp_path))
     assert statuses(result) == ["failed", "waiting", "waiting", "waiting"]
-    assert result.request.reason == stopping.FAIL_FAST
-    slow = [cell._replace(cfg=cell.cfg.copy()) for cell in planned_cells]
+    assert stop.reason == FAIL_FAST
+    slow = [replace(cell, config=cell.config.copy()) for cell in planned_cells]
     for cell in slow:
-        cell.cfg.fail_fast = False
-    assert statuses(sweep.execute(slow, tmp_path, in_turn(tmp_path))) == ["failed", *["finished"] * 3]
+        cell.config.fail_fast = False
+    assert statuses(executed(slow, tmp_path, in_turn(tmp_path))) == ["failed", *["finished"] * 3]
 
 
 def test_force_runs_finished_cells_again_and_nothing_else_does(tmp_path):
-    first = sweep.execute(planned(tmp_path), tmp_path, in_turn(tmp_path))
+    first = executed(planned(tmp_path), tmp_path, in_turn(tmp_path))
     paths = [cell.folder / "record.json" for cell in first.cells]
     before = [path.stat().st_mtime_ns for path in paths]
-    assert not sweep.execute(planned(tmp_path), tmp_path, in_turn(tmp_path)).has_run
+    assert not executed(planned(tmp_path), tmp_path, in_turn(tmp_path)).has_run
     assert [path.stat().st_mtime_ns for path in paths] == before
     forced = planned(tmp_path, "force=true")
     assert [cell.folder for cell in forced] == [cell.folder for cell in first.cells]
-    again = sweep.execute(forced, tmp_path, in_turn(tmp_path))
+    again = executed(forced, tmp_path, in_turn(tmp_path))
     assert all(path.stat().st_mtime_ns > old for path, old in zip(paths, before, strict=True))
     for cell in first.cells:
         assert figures(again.outcomes[cell.folder]) == figures(first.outcomes[cell.folder])
 
 
 def test_records_of_other_code_are_kept_and_told_and_those_of_another_schema_run_again(tmp_path, capfd):
-    first = sweep.execute(planned(tmp_path), tmp_path, in_turn(tmp_path))
+    first = executed(planned(tmp_path), tmp_path, in_turn(tmp_path))
     one, other, _ = (cell.folder for cell in first.cells)
     store.write_json(one / "record.json", store.read(one) | {"code": "0" * 12})
     store.write_json(other / "record.json", store.read(other) | {"schema_version": 1})
     capfd.readouterr()
-    again = sweep.execute(planned(tmp_path), tmp_path, in_turn(tmp_path))
-    told = capfd.readouterr().err
-    assert "1 of 3 cells were finished by another version of the code and are kept as they are; force=true runs" in told
-    assert "1 of 3 cells have a record of another version of hrm_bench, which this one cannot read: they run" in told
+    again = executed(planned(tmp_path), tmp_path, in_turn(tmp_path))
+    printed = capfd.readouterr().err
+    assert "1 of 3 cells were finished by another version of the code and are kept; force=true runs" in printed
+    assert "1 of 3 cells have a record of another version of hrm_bench, which this one cannot read; they run" in printed
     assert again.outcomes[one]["code"] == "0" * 12
     assert figures(again.outcomes[other]) == figures(first.outcomes[other])
 
@@ -138,18 +151,18 @@ def test_a_cell_that_takes_its_process_along_fails_alone(tmp_path):
     killer = planned_cells[1].folder
     asked = []
 
-    def launch(wanted):  # as joblib does: where one process is killed, all are
-        asked.append([cell.cfg.seed for cell in wanted])
+    def launch(wanted, _):  # as joblib does: where one process is killed, all are
+        asked.append([cell.config.seed for cell in wanted])
         done = []
         for cell in wanted:
             if cell.folder == killer:
                 cell.folder.mkdir(exist_ok=True)
                 (cell.folder / store.CONFIG_FILE).touch()
                 raise RuntimeError("a worker was killed")
-            done.append(run_cell(cell.cfg, tmp_path))
+            done.append(run_cell(cell.config, tmp_path))
         return done
 
-    result = sweep.execute(planned_cells, tmp_path, launch)
+    result = executed(planned_cells, tmp_path, launch)
     assert asked == [[1, 2, 3], [2], [3]]
     assert statuses(result) == ["finished", "failed", "finished"]
     assert result.outcomes[killer]["reason"].startswith("its process died (RuntimeError: a worker was killed)")
@@ -157,38 +170,51 @@ def test_a_cell_that_takes_its_process_along_fails_alone(tmp_path):
 
 
 def test_a_cell_whose_process_dies_after_its_work_is_finished(tmp_path):
-    def launch(wanted):
+    def launch(wanted, _):
         for cell in wanted:
-            run_cell(cell.cfg, tmp_path)
+            run_cell(cell.config, tmp_path)
         raise RuntimeError("a worker was killed")
 
-    result = sweep.execute(planned(tmp_path)[:1], tmp_path, launch)
+    result = executed(planned(tmp_path)[:1], tmp_path, launch)
     assert statuses(result) == ["finished"]
     assert store.is_finished(store.read(result.cells[0].folder))
 
 
 def test_fail_fast_stops_where_a_process_has_died(tmp_path):
-    def launch(wanted):
+    def launch(wanted, _):
         for cell in wanted:
             cell.folder.mkdir(exist_ok=True)
             (cell.folder / store.CONFIG_FILE).touch()
         raise RuntimeError("a worker was killed")
 
-    result = sweep.execute(planned(tmp_path, "fail_fast=true")[:1], tmp_path, launch)
+    result, stop = execute(planned(tmp_path, "fail_fast=true")[:1], tmp_path, launch)
     assert statuses(result) == ["failed"]
-    assert result.request.reason == stopping.FAIL_FAST
+    assert stop.reason == FAIL_FAST
+
+
+def test_a_job_gets_the_words_of_its_cell_and_what_the_command_does_with_its_cells(tmp_path):
+    typed = ["seed=1", "fail_fast=true", "launcher=joblib", "recipe.max_epochs=1"]
+    cell = sweep.plan(quick("fail_fast=true"), typed, tmp_path)
+    assert sweep.job_words(cell) == ["seed=1", "recipe.max_epochs=1", "fail_fast=true"]
+
+
+def test_a_message_is_printed_once_per_command(capfd):
+    shared = sweep.Shared()
+    for message in ("one", "two", "one"):
+        shared.print(message)
+    assert capfd.readouterr().err == "one\ntwo\n"
 
 
 def test_what_is_typed_again_does_not_force_again(monkeypatch):
     monkeypatch.setattr("sys.argv", ["hrm_bench", "-m", "seed=1,2", "force=true"])
-    assert sweep.command() == "python -m hrm_bench -m seed=1,2"
+    assert train.command() == "python -m hrm_bench -m seed=1,2"
 
 
 def test_a_launcher_that_cannot_launch_fails_every_cell_and_ends(tmp_path):
-    def launch(_):
+    def launch(*_):
         raise FileNotFoundError("sbatch")
 
-    result = sweep.execute(planned(tmp_path), tmp_path, launch)
+    result = executed(planned(tmp_path), tmp_path, launch)
     assert statuses(result) == ["failed"] * 3
     assert "FileNotFoundError: sbatch" in result.outcomes[result.cells[0].folder]["reason"]
 
@@ -214,40 +240,38 @@ def test_one_of_each_failure_is_named_and_the_rest_finishes(tmp_path, full_disk,
     class Broken(Exception):
         pass
 
-    train = "hrm_bench.objectives.DeepSupervision.train_window"
+    steps = "hrm_bench.objectives.DeepSupervision.steps"
     whole = planned(tmp_path, seeds=[1])
     with monkeypatch.context() as during:  # an exception
-        during.setattr(train, lambda *_, **__: (_ for _ in ()).throw(Broken("on purpose")))
+        during.setattr(steps, lambda *_, **__: (_ for _ in ()).throw(Broken("on purpose")))
         raising = planned(tmp_path, seeds=[2])
-        assert run_cell(raising[0].cfg, tmp_path)["status"] == "failed"
+        assert run_cell(raising[0].config, tmp_path)["status"] == "failed"
     diverging = planned(tmp_path, "recipe.learning_rate=1e30", "recipe.gradient_clip=1e30", seeds=[3])
     full = planned(tmp_path, seeds=[4])
     full_disk(full[0].folder)
     cut_snapshot, cut_record = planned(tmp_path, seeds=[5, 6])
     with monkeypatch.context() as during:
         stopped_after(5, during)
-        run_cell(cut_snapshot.cfg, tmp_path)
+        run_cell(cut_snapshot.config, tmp_path)
     path = cut_snapshot.folder / "last.ckpt"
     path.write_bytes(path.read_bytes()[:-100])
-    run_cell(cut_record.cfg, tmp_path)
+    run_cell(cut_record.config, tmp_path)
     path = cut_record.folder / "record.json"
     path.write_text(path.read_text()[:-100])
 
     every = [*whole, *raising, *diverging, *full, cut_snapshot, cut_record]
     capfd.readouterr()
-    result = sweep.execute(every, tmp_path, in_turn(tmp_path))
-    with pytest.raises(SystemExit) as ended:
-        sweep.conclude(result, root=tmp_path)
-    assert ended.value.code == 1
+    result, stop = execute(every, tmp_path, in_turn(tmp_path))
+    assert train.conclude(result, tmp_path, stop) == 1
     assert statuses(result) == ["finished", "finished", "failed", "failed", "finished", "finished"]
     out, err = capfd.readouterr()
     assert re.search(r"hrm seed 3 +│ failed │ ArithmeticError: the \w+ loss of epoch 1 is nan: training has", out)
-    assert re.search(r"hrm seed 4 +│ failed │ the disk is full \(.*\); make room, and the same command goes on", out)
+    assert re.search(r"hrm seed 4 +│ failed │ the disk is full \(.*\); make room, and the same command resumes", out)
     assert f"{cut_snapshot.folder.name}: last.ckpt was damaged (" in err
     assert f"{cut_record.folder.name}: record.json was damaged (not a record) and is kept as record.json.damaged" in err
 
     subprocess.run(["mount", "-o", "remount,size=8m", str(full[0].folder)], check=True)
-    again = sweep.execute(every, tmp_path, in_turn(tmp_path))
+    again = executed(every, tmp_path, in_turn(tmp_path))
     assert statuses(again) == ["finished", "finished", "failed", "finished", "finished", "finished"]
     shutil.rmtree(diverging[0].folder)
 
@@ -256,17 +280,17 @@ def test_an_exception_in_a_cell_is_named_and_repaired_by_the_second_run(tmp_path
     (cell,) = planned(tmp_path, seeds=[1])
     with monkeypatch.context() as during:
         during.setattr("hrm_bench.charlm.CharLM.refine", lambda *_: 1 / 0)
-        result = sweep.execute([cell], tmp_path, in_turn(tmp_path))
+        result = executed([cell], tmp_path, in_turn(tmp_path))
     assert result.outcomes[cell.folder]["reason"] == "ZeroDivisionError: division by zero"
-    assert statuses(sweep.execute([cell], tmp_path, in_turn(tmp_path))) == ["finished"]
+    assert statuses(executed([cell], tmp_path, in_turn(tmp_path))) == ["finished"]
 
 
 def test_memory_that_is_short_is_told_with_what_to_do(tmp_path, monkeypatch):
     def short(*_, **__):
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
 
-    monkeypatch.setattr("hrm_bench.objectives.DeepSupervision.train_window", short)
-    record = run_cell(quick(*SHORT), tmp_path)
+    monkeypatch.setattr("hrm_bench.objectives.DeepSupervision.steps", short)
+    record = run_cell(quick(*FEW), tmp_path)
     assert record["reason"].startswith("out of memory (RuntimeError: ")
     assert record["reason"].endswith("; try a smaller recipe.batch_size, or trainer.micro_batches=4")
 
@@ -291,11 +315,11 @@ def test_a_plan_shows_what_would_run_and_how_long_and_runs_nothing(tmp_path):
     first = hrm_bench(*NO_LOGGER, "seed=2", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     before = sorted(tmp_path.rglob("*"))
-    told = hrm_bench(*words, "plan=true", cwd=tmp_path)
-    assert told.returncode == 0, told.stderr
-    assert re.search(r"hrm seed 1 +│ waiting ", told.stdout)
-    assert re.search(r"hrm seed 2 +│ finished ", told.stdout)
-    assert "The 2 of 2 cells to run whose like has run before take about 0 min one after another" in told.stdout
+    done = hrm_bench(*words, "plan=true", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"hrm seed 1 +│ waiting ", done.stdout)
+    assert re.search(r"hrm seed 2 +│ finished ", done.stdout)
+    assert "For 2 of 2 cells to run, cells of the same kind have run before; by their medians" in done.stdout
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -304,12 +328,11 @@ def test_status_shows_a_sweep_while_it_runs(tmp_path):
     seen = []
 
     def look(cell):
-        told = hrm_bench(module="hrm_bench.status", cwd=tmp_path)
-        seen.append(told.stdout)
+        seen.append(hrm_bench(module="hrm_bench.status", cwd=tmp_path).stdout)
 
     planned_cells = planned(root, seeds=[1, 2])
     root.mkdir(parents=True)
-    sweep.execute(planned_cells, root, in_turn(root, look))
+    executed(planned_cells, root, in_turn(root, look))
     assert re.search(r"hrm seed 1 +│ waiting ", seen[0])
     assert re.search(r"hrm seed 1 +│ finished │ best \d of 3 │ +[\d.]+ │", seen[1])
     assert "2 cells: 1 finished, 1 waiting" in seen[1]

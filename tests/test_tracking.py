@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import quick
 from omegaconf import OmegaConf
-from test_run import quick
 
 from hrm_bench.cells import trackers
 from hrm_bench.cells.run import cell_folder, run_cell
-from hrm_bench.report import outputs
+from hrm_bench.report import write
 
 
 def logged(folder):
@@ -24,8 +24,8 @@ def logged(folder):
     return [json.loads(line) for line in out.stdout.splitlines()]
 
 
-def entries(kind, found):
-    return [entry[kind] for entry in found if entry["type"] == kind]
+def entries(kind, content):
+    return [entry[kind] for entry in content if entry["type"] == kind]
 
 
 @pytest.fixture(scope="module")
@@ -48,29 +48,44 @@ def test_each_cell_is_a_run_of_its_own_in_the_experiments_group(sweep):
 
 def test_the_history_and_the_summary_are_those_of_the_record(sweep):
     folder, record = sweep[0]
-    found = logged(folder)
-    rows = list(entries("history", found))
+    content = logged(folder)
+    rows = list(entries("history", content))
     assert len(rows) == len(record["history"])
-    text = json.dumps(found)
+    text = json.dumps(content)
     for row in record["history"]:
         assert str(row["validation_perplexity"]) in text
     assert str(record["test"]["perplexity"]) in text
     assert record["identity"] in text
-    assert entries("exit", found)[-1].get("exit_code", 0) == 0
+    assert entries("exit", content)[-1].get("exit_code", 0) == 0
 
 
-def logger(mode):
-    return OmegaConf.create({"project": "hrm_bench", "mode": mode})
+def test_each_cell_has_an_id_and_tags_of_its_own_whatever_the_environment_and_its_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_RUN_ID", "abc123")
+    ids = set()
+    for seed in (1, 2):
+        cfg = quick("recipe.max_epochs=1", f"model.name={'m' * 70}", f"seed={seed}", logger="wandb")
+        assert run_cell(cfg, tmp_path)["wandb"] == "offline"
+        (run,) = entries("run", logged(cell_folder(cfg, tmp_path)))
+        ids.add(run["run_id"])
+        assert f"model:{'m' * 58}" in run["tags"]
+    assert len(ids - {"abc123"}) == 2
+
+
+def upload(records, folder, mode, kept=None):
+    """Upload the report of these records, which the folder has, as a run that is kept in the same folder or another."""
+    logger = OmegaConf.create({"project": "hrm_bench", "mode": mode})
+    items = write.tracker_items(records, folder)
+    trackers.upload_report(records[0]["config"]["experiment"], kept or folder, logger, **items)
 
 
 def test_the_report_is_a_run_of_the_group_with_tables_images_and_the_page(sweep, tmp_path):
     records = [record for _, record in sweep]
-    outputs.write_all(records, tmp_path)
-    trackers.report(records, tmp_path, logger("offline"))
-    found = logged(tmp_path)
-    (run,) = entries("run", found)
+    write.write_all(records, tmp_path)
+    upload(records, tmp_path, "offline")
+    content = logged(tmp_path)
+    (run,) = entries("run", content)
     assert (run["run_group"], run["job_type"], run["display_name"]) == ("custom", "report", "report of custom")
-    text = json.dumps(list(entries("history", found)))
+    text = json.dumps(list(entries("history", content)))
     assert all(kind in text for kind in ("table-file", "image-file", "html-file"))
     (media,) = tmp_path.glob("wandb/offline-run-*/files/media")
     assert {path.suffix for path in media.rglob("*.*")} == {".json", ".png", ".html"}
@@ -85,28 +100,28 @@ def test_a_model_without_memory_is_mirrored_as_one(tmp_path):
     assert run["config"]["update"]["memory"]["mode"] == "none"
 
 
-def test_a_report_that_w_and_b_cannot_keep_is_told_in_one_line(sweep, tmp_path, caplog):
-    trackers.report([record for _, record in sweep], tmp_path / "nowhere" / "\0", logger("offline"))
+def test_a_report_that_w_and_b_cannot_keep_is_logged_in_one_line(sweep, tmp_path, caplog):
+    upload([record for _, record in sweep], tmp_path, "offline", kept=tmp_path / "nowhere" / "\0")
     assert "the report is in" in caplog.text
 
 
 def test_the_report_goes_where_its_own_command_says(sweep, tmp_path):
     records = [record for _, record in sweep]
     assert records[0]["config"]["logger"]["mode"] == "offline"
-    outputs.write_all(records, tmp_path)
-    trackers.report(records, tmp_path, logger("disabled"))
+    write.write_all(records, tmp_path)
+    upload(records, tmp_path, "disabled")
     assert not list(tmp_path.glob("wandb/offline-run-*"))
 
 
 def test_a_failed_cell_ends_its_run_as_failed(tmp_path):
     cfg = quick("recipe.learning_rate=1e30", "recipe.gradient_clip=1e30", logger="wandb")
     assert run_cell(cfg, tmp_path)["status"] == "failed"
-    found = logged(cell_folder(cfg, tmp_path))
-    assert entries("exit", found)[-1]["exit_code"] == 1
-    assert "training has diverged" in json.dumps(found)
+    content = logged(cell_folder(cfg, tmp_path))
+    assert entries("exit", content)[-1]["exit_code"] == 1
+    assert "training has diverged" in json.dumps(content)
 
 
-def test_without_a_login_online_is_kept_offline_and_said(tmp_path, monkeypatch):
+def test_without_a_login_online_is_kept_offline_and_logged(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -3,18 +3,20 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
 from commands import hrm_bench
+from conftest import QUICK, ROOT
 from omegaconf import OmegaConf
-from test_run import QUICK
 
+from hrm_bench.cells.cell import Cell
 from hrm_bench.config.compose import compose, conf_folder
 from hrm_bench.errors import UsageError
 from hrm_bench.records import store
-from hrm_bench.report import searches
-from hrm_bench.sweeps import search, sweep
+from hrm_bench.records.schema import Trial
+from hrm_bench.sweeps import search
 from hrm_bench.sweeps.search import Search
 from hrm_bench.training.build import build
 
@@ -22,7 +24,7 @@ SPACE = {"learning_rate": {"low": 0.001, "high": 0.1, "log": True}, "distillatio
 DROPPED = ("weight_decay", "head_dropout", "character_dropout", "distillation")
 WORDS = [
     *("-m", "experiment=tuning", "model=hrm,transformer", *QUICK, "recipe.max_epochs=1", "recipe.distillation=0"),
-    *("data.validation_start=500", "logger=none", "hydra.sweep.dir=found"),
+    *("data.validation_start=500", "logger=none", "hydra.sweep.dir=search"),
     *("hydra.sweeper.search.trials=3", *(f"~hydra.sweeper.search.space.{key}" for key in DROPPED)),
 ]
 
@@ -33,16 +35,16 @@ def searched(tmp_path_factory):
     return folder, hrm_bench(*WORDS, cwd=folder)
 
 
-def found(folder):
-    return json.loads((folder / "found" / "search.json").read_bytes())
+def searched_in(folder):
+    return json.loads((folder / "search" / "search.json").read_bytes())
 
 
 def test_each_model_has_as_many_trials_and_its_best_is_left_as_a_conf_file(searched):
     folder, done = searched
     assert done.returncode == 0, done.stderr
-    studies = found(folder)["studies"]
+    studies = searched_in(folder)["studies"]
     assert [study["study"] for study in studies] == ["hrm seed 42", "transformer seed 42"]
-    by_cell = {record["identity"]: record for record in store.read_all(folder / "found")}
+    by_cell = {record["identity"]: record for record in store.read_all(folder / "search")}
     for study in studies:
         assert len(study["trials"]) == 3
         assert len({json.dumps(trial["values"]) for trial in study["trials"]}) == 3
@@ -54,26 +56,20 @@ def test_each_model_has_as_many_trials_and_its_best_is_left_as_a_conf_file(searc
                 assert record["config"]["recipe"][key] == value
             assert record["config"]["data"]["validation_start"] == 500
         best = min(study["trials"], key=lambda trial: trial["perplexity"])
-        chosen = yaml.safe_load((folder / "found" / "recipes" / f"{study['study'].split()[0]}.yaml").read_text())
-        assert chosen == best["values"]
+        chosen = yaml.safe_load((folder / "search" / "tuned_values.yaml").read_text())["tuned"]
+        assert chosen[study["study"].split()[0]] == best["values"]
         assert f"{best['perplexity']:.2f}" in done.stdout
 
 
 def test_the_page_has_the_search_and_its_course(searched):
     folder, _ = searched
-    page = (folder / "found" / "report.html").read_text()
+    page = (folder / "search" / "report.html").read_text()
     assert '<section id="searches">' in page
-    (plot,) = (folder / "found" / "plots").glob("found-search-*.svg")
-    assert "best so far, % under" in plot.read_text()
-    for study in found(folder)["studies"]:
+    (plot,) = (folder / "search" / "plots").glob("search-search-*.svg")
+    assert "best so far, % below" in plot.read_text()
+    for study in searched_in(folder)["studies"]:
         tried = [trial["perplexity"] for trial in study["trials"]]
         assert re.search(rf"{study['study']}.*?>3<.*?>{tried[0]:.2f}<.*?>{min(tried):.2f}<", page, re.DOTALL)
-
-
-def test_the_course_of_a_search_counts_from_its_first_trial_that_finished():
-    tried = [None, 20.0, 25.0, 10.0, None]
-    trials = [searches.Trial(values={}, perplexity=each, cell="") for each in tried]
-    assert searches.gained(trials) == [(2, 0.0), (3, 0.0), (4, 50.0), (5, 50.0)]
 
 
 def test_a_recipe_that_is_not_in_the_space_is_not_among_the_trials(searched):
@@ -90,21 +86,22 @@ def test_a_recipe_that_is_not_in_the_space_is_not_among_the_trials(searched):
 
 def test_the_same_search_again_runs_nothing_and_finds_the_same(searched):
     folder, _ = searched
-    before, written = found(folder), {path: path.stat().st_mtime_ns for path in folder.glob("found/*/record.json")}
+    before = searched_in(folder)
+    written = {path: path.stat().st_mtime_ns for path in folder.glob("search/*/record.json")}
     again = hrm_bench(*WORDS, cwd=folder)
     assert again.returncode == 0, again.stderr
-    assert found(folder) == before
-    assert {path: path.stat().st_mtime_ns for path in folder.glob("found/*/record.json")} == written
+    assert searched_in(folder) == before
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("search/*/record.json")} == written
 
 
 def test_a_search_that_lost_its_last_cells_ends_as_it_had(searched, tmp_path):
     folder, _ = searched
     shutil.copytree(folder, tmp_path / "again")
-    for study in found(folder)["studies"]:
+    for study in searched_in(folder)["studies"]:
         for trial in study["trials"][1:]:
-            shutil.rmtree(tmp_path / "again" / "found" / trial["cell"])
+            shutil.rmtree(tmp_path / "again" / "search" / trial["cell"])
     assert hrm_bench(*WORDS, cwd=tmp_path / "again").returncode == 0
-    assert found(tmp_path / "again") == found(folder)
+    assert searched_in(tmp_path / "again") == searched_in(folder)
 
 
 @pytest.mark.parametrize(
@@ -122,8 +119,8 @@ def test_a_search_that_lost_its_last_cells_ends_as_it_had(searched, tmp_path):
         ({"learning_rate": 0.1}, "give low and high"),
         ({"distillation": {"choices": 3}}, "choices=3: must be a list"),
         ({"distillation": {"choices": []}}, "must be a list"),
-        ({}, "must have a key of the recipe"),
-        (None, "space=None: must have a key of the recipe"),
+        ({}, "must have at least one key of the recipe"),
+        (None, "space=None: must have at least one key of the recipe"),
     ],
 )
 def test_a_space_that_cannot_be_searched_is_told(space, fault):
@@ -165,44 +162,44 @@ def test_a_search_that_would_break_off_later_does_not_begin(words, fault, tmp_pa
     assert done.returncode == 2
     assert re.search(fault, done.stderr)
     assert "Traceback" not in done.stderr
-    assert not list(tmp_path.glob("found/*/record.json"))
+    assert not list(tmp_path.glob("search/*/record.json"))
 
 
 def test_the_plan_of_a_search_says_how_many_trials_it_is(tmp_path):
     done = hrm_bench(*WORDS, "plan=true", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "of each of these cells 3 trials, with other values of learning_rate, " in done.stdout
-    assert not list(tmp_path.glob("found/*"))
+    assert "3 trials for each of these cells, with other values of learning_rate, " in done.stdout
+    assert not list(tmp_path.glob("search/*"))
 
 
 def test_studies_of_one_model_have_names_and_files_of_their_own(tmp_path):
     cells = [
-        sweep.Cell(compose("data=sample", "model=hrm", f"scale={scale}"), ("model=hrm", f"scale={scale}"), tmp_path)
-        for scale in (1, 2)
+        Cell.of(compose("data=sample", *words), tmp_path, words)
+        for words in (("model=hrm", "scale=1"), ("model=hrm", "scale=2"))
     ]
     declared = Search(trials=1, seed=1, space={"learning_rate": {"low": 0.001, "high": 0.1}})
     for cell in cells:
-        cell.cfg.data.validation_start = 500
+        cell.config.data.validation_start = 500
     studies = search.studies_of(declared, cells, lambda _: cells[0])
     assert [study.name for study in studies] == ["hrm seed 42 scale=1", "hrm seed 42 scale=2"]
     for study in studies:
-        study.trials.append(searches.Trial(values={"learning_rate": 0.01}, perplexity=9.0, cell=""))
-    names = [path.name for path in search.write(studies, declared, tmp_path)]
-    assert names == ["search.json", "hrm-seed-42-scale=1.yaml", "hrm-seed-42-scale=2.yaml"]
-    found = searches.read(tmp_path)
-    assert [plot.title for plot in searches.plots(found, "s")] == ["Search: hrm seed 42 scale=1, hrm seed 42 scale=2"]
+        study.trials.append(Trial(values={"learning_rate": 0.01}, perplexity=9.0, cell=""))
+    _, values_file = search.write(studies, declared, tmp_path)
+    assert [*yaml.safe_load(values_file.read_text())["tuned"]] == ["hrm-seed-42-scale=1", "hrm-seed-42-scale=2"]
+    written = [study["study"] for study in json.loads((tmp_path / "search.json").read_bytes())["studies"]]
+    assert written == [study.name for study in studies]
 
 
 def test_whole_numbers_are_searched_as_such_and_what_is_off_is_no_first_trial():
     space = {"batch_size": {"low": 2, "high": 8}, "budget": {"low": 10, "high": 20}}
-    cell = sweep.Cell(compose("data=sample", "data.validation_start=500"), (), None)
+    cell = Cell.of(compose("data=sample", "data.validation_start=500"), Path())
     (study,) = search.studies_of(Search(trials=1, seed=1, space=space), [cell], lambda _: cell)
-    values = search._values(study.optimiser.ask(), space)
+    values = search._proposed_values(study.optimizer.ask(), space)
     assert all(type(each) is int for each in values.values())
 
 
-CHOSEN = conf_folder() / "recipe" / "tuned"
-RECORD = json.loads((CHOSEN / "search.json").read_bytes())
+CHOSEN = yaml.safe_load((conf_folder() / "tuned_values.yaml").read_text())["tuned"]
+RECORD = json.loads((ROOT / "results" / "search.json").read_bytes())
 
 
 @pytest.mark.parametrize("study", RECORD["studies"], ids=lambda study: study["study"])
@@ -221,4 +218,4 @@ def test_every_model_of_the_results_had_as_many_trials_in_the_space_that_conf_de
     models = {study["study"].split()[0] for study in RECORD["studies"]}
     results = OmegaConf.load(conf_folder() / "experiment" / "recipes.yaml").hydra.sweeper.params
     assert models == set(results.model.split(","))
-    assert models <= {path.stem for path in CHOSEN.glob("*.yaml")}
+    assert models <= CHOSEN.keys()

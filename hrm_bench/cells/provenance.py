@@ -1,63 +1,84 @@
-"""Which version of the code a cell's figures come from."""
+"""Which version of the code decides a cell's figures."""
 
 import ast
-import functools
 import hashlib
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
-ROOT = "hrm_bench.cells.scoring"
-# What only plans, shows or carries cells, and changes none of their figures.
-APART = (
-    *("cells.provenance", "cells.run", "cells.trackers", "config", "errors", "network", "records", "report", "sweeps"),
-    *("training.progress", "training.snapshots", "training.stopping"),
+PACKAGE = "hrm_bench"
+MODELS = f"{PACKAGE}.models"
+# The modules and packages whose code decides the figures of every cell. A model's own module is added to them.
+DECIDING = (
+    *("charlm", "objectives", "optimizers", "layers", "data"),
+    *("training.build", "training.fit", "training.averaging"),
 )
 
 
-def code_version(cfg: DictConfig) -> str:
-    """Twelve hexadecimal digits of the code that a config's figures follow from, and of the version of PyTorch.
+def code_version(cfg: "DictConfig") -> str:
+    """Return twelve hexadecimal digits that identify the code which decides a config's figures, and PyTorch's version.
 
-    The code is that of the model, of its objective, and of what trains and scores them, with all that these import of
-    their own packages. Comments, docstrings and formatting do not count; nor do other models.
+    The code is that of DECIDING, and of the model and its objective with what they import of other models or, if they
+    are a user's own, of the user's package. Comments, docstrings, formatting and messages do not count.
     """
     targets = (str(cfg.model._target_), str(cfg.model.objective._target_))
-    return _digest(tuple(sorted({ROOT, *(target.rpartition(".")[0] for target in targets)})))
+    sources = _sources([*_deciding(), *_reached(target.rpartition(".")[0] for target in targets)])
+    parts = [version("torch"), *(part for name in sorted(sources) for part in (name, sources[name]))]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
 
-@functools.cache
-def _digest(roots: tuple[str, ...]) -> str:
-    packages = {root.partition(".")[0] for root in roots}
-    skipped = {f"hrm_bench.{part}" for part in APART}
-    waiting, found = list(roots), dict[str, str]()
+def _sources(modules: Iterable[str]) -> dict[str, str]:
+    """Return what the code of each module does, by name."""
+    return {module: _text(_parse(path)) for module in modules if (path := _path(module)) is not None}
+
+
+def _deciding() -> Iterator[str]:
+    """Yield the modules of DECIDING; of a package, those directly in it."""
+    for name in DECIDING:
+        module = f"{PACKAGE}.{name}"
+        path = _path(module)
+        if path is not None and path.name == "__init__.py":
+            yield from (f"{module}.{file.stem}" for file in path.parent.glob("*.py") if file != path)
+        else:
+            yield module
+
+
+def _reached(targets: Iterable[str]) -> set[str]:
+    """Return the modules of some classes, with what they import of models and of packages outside of ours."""
+    waiting, reached = list(targets), set[str]()
     while waiting:
         module = waiting.pop()
         path = _path(module)
-        of_skipped = module == "hrm_bench" or skipped & {module, ".".join(module.split(".")[:2])}
-        if module in found or path is None or of_skipped:
+        if path is None or module in reached:
             continue
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        waiting += [name for name in _imported(module, tree) if name.partition(".")[0] in packages]
-        found[module] = ast.dump(_bare(tree))
-    told = [version("torch"), *(part for module in sorted(found) for part in (module, found[module]))]
-    return hashlib.sha256("\0".join(told).encode()).hexdigest()[:12]
+        reached.add(module)
+        own = module.partition(".")[0]
+        imported = _imported(module, ast.parse(path.read_text(encoding="utf-8")))
+        waiting += [
+            name
+            for name in imported
+            if name.startswith(f"{MODELS}.") or (own != PACKAGE and name.partition(".")[0] == own)
+        ]
+    return reached
 
 
 def _imported(module: str, tree: ast.Module) -> Iterator[str]:
-    """The modules that a module imports anywhere in it, by their full names; also names in them that are none."""
+    """Yield the full names of the modules that a module imports anywhere in it, and of names that are no modules."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (each.name for each in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = importlib.util.resolve_name("." * node.level + (node.module or ""), module.rpartition(".")[0])
-            yield from (base, *(f"{base}.{each.name}" for each in node.names))
+            yield from (base, *(f"{base}.{alias.name}" for alias in node.names))
 
 
 def _path(module: str) -> Path | None:
-    """A module's source, found without importing what it is in; None where there is none."""
+    """Return the file of a module without importing it or its packages, or None."""
     top, *rest = module.split(".")
     spec = importlib.util.find_spec(top)
     if spec is None or spec.origin is None:
@@ -66,11 +87,35 @@ def _path(module: str) -> Path | None:
     return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
 
 
-def _bare(tree: ast.Module) -> ast.Module:
-    """The tree without its docstrings."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            match node.body:
-                case [ast.Expr(value=ast.Constant(value=str())), *rest]:
-                    node.body = rest
+def _parse(path: Path) -> ast.Module:
+    tree: ast.Module = _Bare().visit(ast.parse(path.read_text(encoding="utf-8")))
     return tree
+
+
+class _Bare(ast.NodeTransformer):
+    """A module's tree without what decides no figure: docstrings, what is raised, and what is logged."""
+
+    def visit_Expr(self, node: ast.Expr) -> Any:
+        match node.value:
+            case ast.Constant(value=str()) | ast.Call(func=ast.Attribute(value=ast.Name(id="log"))):
+                return None
+        return node
+
+    def visit_Raise(self, node: ast.Raise) -> Any:
+        return ast.Raise(exc=None, cause=None)
+
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> Any:
+        """Drop the empty parts that Python 3.12.1 adds to an f-string."""
+        self.generic_visit(node)
+        node.values = [value for value in node.values if getattr(value, "value", None) != ""]
+        return node
+
+
+def _text(node: Any) -> str:
+    """Write a tree in a form that no version of Python shapes: names of nodes, and their fields that are not empty."""
+    if isinstance(node, ast.AST):
+        fields = [(name, value) for name, value in ast.iter_fields(node) if value is not None and value != []]
+        return f"{type(node).__name__}({','.join(f'{name}={_text(value)}' for name, value in fields)})"
+    if isinstance(node, list):
+        return f"[{','.join(map(_text, node))}]"
+    return repr(node)

@@ -1,63 +1,108 @@
 """One cell, from its config to its record, whatever happens to it on the way."""
 
+import contextlib
+import copy
 import errno
+import functools
 import logging
 import platform
 import shutil
+import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import filelock
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from hrm_bench.cells import trackers
+from hrm_bench.cells.cell import Cell
 from hrm_bench.cells.provenance import code_version
-from hrm_bench.cells.scoring import train_and_score
-from hrm_bench.config.compose import SWEEP_KEYS
-from hrm_bench.config.identity import cell_name, identity, memory_mode
-from hrm_bench.data import corpora
+from hrm_bench.cells.trackers import Mirror
+from hrm_bench.data.corpora import Library
+from hrm_bench.evidence import floors
+from hrm_bench.evidence.measures import Trained, measure
 from hrm_bench.records import store
-from hrm_bench.records.schema import SCHEMA_VERSION, Record
-from hrm_bench.training import progress, snapshots, stopping
-from hrm_bench.training.recorder import Recorder
+from hrm_bench.records.schema import SCHEMA_VERSION, Epoch, Record
+from hrm_bench.training import peak_memory, progress, ranks, snapshots
+from hrm_bench.training.build import build, load_windows
+from hrm_bench.training.fit import characters_per_epoch, fit, score
+from hrm_bench.training.recorder import HISTORY_FILE, Recorder
+from hrm_bench.training.stopping import FAIL_FAST, Stopped, StopSignal
 
 log = logging.getLogger("hrm_bench")
 
 LOG_FILE = "log.txt"
+RESUMED = (snapshots.SNAPSHOT_FILE, snapshots.BEST_FILE, LOG_FILE)  # that a resumed cell keeps
+WRITTEN = (*RESUMED, store.RECORD_FILE, store.CONFIG_FILE, HISTORY_FILE, progress.PROGRESS_FILE)
+PATTERNS = (*WRITTEN, *(f".{name}.[0-9]*" for name in WRITTEN), "log-rank[0-9]*.txt", "wandb")
+LEVELS = {  # by logger: what of it is kept in a cell's log
+    "hrm_bench": logging.INFO,
+    "lightning.pytorch": logging.WARNING,
+    "lightning.fabric": logging.WARNING,
+    "py.warnings": logging.WARNING,
+}
+EXPECTED_WARNINGS = (
+    ".*does not have many workers.*",  # windows are indexed in memory: workers would have nothing to do
+    "Checkpoint directory .* exists and is not empty",  # the checkpoint is in the cell's folder, beside its config
+    "The `srun` command is available on your system.*",  # a cell is one task; Lightning would make each task a rank
+    ".*treespec, LeafSpec.*",  # Lightning's own use of PyTorch
+)
+
+
+@functools.cache
+def process_library() -> Library:
+    """Return the library of this process, for the cells that a launcher runs in it, one call per cell.
+
+    A launcher's worker keeps nothing else from one job to the next. Counting a text again takes up to half a minute
+    per cell.
+    """
+    return Library()
 
 
 def cell_folder(cfg: DictConfig, root: Path) -> Path:
-    """Where the cell's files are, in the folder of its sweep."""
-    return root / cell_name(cfg, corpora.load(cfg.data).fingerprint)
+    """Return the folder of a config's cell, in the folder of its sweep."""
+    return Cell.of(cfg, root, library=process_library()).folder
 
 
-def run_cell(cfg: DictConfig, root: Path) -> Record:
-    """Train the cell, unless its folder in ``root`` holds it finished; its record, also where it failed.
+def run_cell(
+    cell: Cell | DictConfig, root: Path | None = None, overrides: Sequence[str] = (), *, stop: StopSignal | None = None
+) -> Record:
+    """Train a cell, unless its folder holds it finished, and return its record, also if it failed.
 
-    Where the cell is at work in another process, or is asked to stop before it has begun, the record has that status
-    (``busy``, ``waiting``) alone and is written nowhere. Nothing that can happen to a cell is raised.
+    If another process is running the cell, or it is asked to stop before it has begun, the record has that status
+    (``busy``, ``waiting``) alone and is not written. Nothing that can happen to a cell is raised.
+
+    Args:
+        cell: a cell, or a checked config with the sweep's folder, ``root``, and the words that composed it.
+        root: the folder of the sweep, for a config.
+        overrides: the words that composed the config.
+        stop: whom to ask whether to stop; by default, the one of this process.
     """
-    if stopping.requested() is not None:
+    stop = StopSignal.of_process() if stop is None else stop
+    if stop.requested() is not None:
         return Record(status="waiting")
     try:
-        folder = cell_folder(cfg, root)
-        folder.mkdir(parents=True, exist_ok=True)
-        with stopping.listening(), locked(folder) as is_ours:
+        if not isinstance(cell, Cell):
+            assert root is not None, "a config needs the folder of its sweep"
+            cell = Cell.of(cell, root, overrides, process_library())
+        cell.folder.mkdir(parents=True, exist_ok=True)
+        with stop.listening(), locked(cell.folder) as is_ours:
             if not is_ours:
                 return Record(status="busy")
-            found, notes = store.read_or_set_aside(folder)
-            return found if found is not None and store.is_finished(found) else _run_locked(cfg, folder, notes)
-    except Exception as error:  # before there is a log to tell it: the folder cannot be made, or the disk is full
+            record, notes = store.read_or_set_aside(cell.folder)
+            if record is not None and store.is_finished(record):
+                return record
+            return _run_locked(cell, notes, stop)
+    except Exception as error:  # before the log exists: the folder cannot be created, or the disk is full
         return Record(status="failed", reason=_reason(error))
 
 
-@contextmanager
+@contextlib.contextmanager
 def locked(folder: Path) -> Iterator[bool]:
-    """Have the cell to ourselves; false where it is another's. A lock ends with its process, however that ends."""
+    """Lock a cell's folder while it lasts; give False if another process has it. A lock ends with its process."""
     lock = filelock.FileLock(folder / store.LOCK_FILE)
     try:
         lock.acquire(blocking=False)
@@ -71,42 +116,51 @@ def locked(folder: Path) -> Iterator[bool]:
 
 
 def clear(folder: Path, *keep: str) -> None:
-    """Remove what an earlier run of the cell left, but for its lock, what was set aside, and these."""
-    for path in folder.iterdir():
-        if path.name not in (store.LOCK_FILE, *keep) and not store.is_set_aside(path):
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    """Remove what an earlier run of the cell has written, except the files named ``keep``; all else stays."""
+    for path in {path for pattern in PATTERNS for path in folder.glob(pattern)}:
+        if path.name not in keep:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
-def _run_locked(cfg: DictConfig, folder: Path, notes: list[str]) -> Record:
-    record = _opening(cfg, folder)
-    marks = {"identity": record["identity"], "code": record["code"]}
-    before = snapshots.find(folder, marks, notes)
-    clear(folder, *((snapshots.SNAPSHOT_FILE, snapshots.BEST_FILE, LOG_FILE) if before else ()))
+def fail(cell: Cell, reason: str) -> Record:
+    """Write the record of a cell whose process died before it could."""
+    cell.folder.mkdir(parents=True, exist_ok=True)
+    record = _opening(cell, [])
+    record.update(Record(status="failed", reason=reason, log=str(cell.folder / LOG_FILE)))
+    progress.clear(cell.folder)
+    return _close(cell.folder, record)
+
+
+def _run_locked(cell: Cell, notes: list[str], stop: StopSignal) -> Record:
+    folder = cell.folder
+    record = _opening(cell, notes)
+    provenance = {"identity": record["identity"], "code": record["code"]}
+    before = snapshots.find(folder, provenance, notes)
+    clear(folder, *(RESUMED if before else ()))
     mirror = None
-    with _log_to(folder / LOG_FILE):
+    with log_to(folder / LOG_FILE):
         try:
-            OmegaConf.save(OmegaConf.create(record["config"]), folder / store.CONFIG_FILE)
-            mirror = trackers.Mirror(
-                cfg, name=folder.name, memory=record["memory"], folder=folder, run=before["run"] if before else None
-            )
-            for row in before["history"] if before else []:
-                mirror.log(row)
+            OmegaConf.save(OmegaConf.create(cell.values), folder / store.CONFIG_FILE)
+            mirror = Mirror(cell, before["run"] if before else None)
             if before:
-                log.info("the cell goes on from its snapshot, after %d whole epochs", len(before["history"]))
-            recorder = Recorder(folder, mirror, with_memory=record["memory"] != "none")
-            record |= train_and_score(cfg, folder, recorder, marks=marks) | Record(status="finished")
-        except (stopping.Stopped, KeyboardInterrupt) as stop:  # the latter where no handler of ours could be set
-            reason = str(stop) if isinstance(stop, stopping.Stopped) else "stopped"
-            record |= Record(status="interrupted", reason=reason, log=str(folder / LOG_FILE))
+                log.info("the cell resumes from its snapshot, after %d whole epochs", len(before["history"]))
+                for row in before["history"]:
+                    mirror.log(row)
+            record.update(_train_and_measure(cell, mirror, provenance, stop))
+            record["status"] = "finished"
+        except (Stopped, KeyboardInterrupt) as error:  # the latter if no handler of ours could be set
+            reason = str(error) if isinstance(error, Stopped) else "stopped"
+            record.update(Record(status="interrupted", reason=reason, log=str(folder / LOG_FILE)))
         except Exception as error:
             log.exception("the cell failed")
-            record |= Record(status="failed", reason=_reason(error), log=str(folder / LOG_FILE))
-            if cfg.fail_fast:
-                stopping.request(stopping.FAIL_FAST)
-        finally:  # what else is raised is of submitit, which has queued its job again: that goes on with the cell
+            record.update(Record(status="failed", reason=_reason(error), log=str(folder / LOG_FILE)))
+            if cell.config.fail_fast:
+                stop.request(FAIL_FAST)
+        finally:  # anything else that is raised is submitit's, which has queued its job again: that one resumes
             progress.clear(folder)
-        if notes:
-            record["notes"] = notes
         if mirror is not None:
             record["wandb"] = mirror.mode
         record = _close(folder, record)
@@ -117,79 +171,130 @@ def _run_locked(cfg: DictConfig, folder: Path, notes: list[str]) -> Record:
     return record
 
 
-def fail(cfg: DictConfig, folder: Path, reason: str) -> Record:
-    """The record of a cell that could not write one itself, since its process died; written, if that can be."""
-    folder.mkdir(parents=True, exist_ok=True)
-    record = _opening(cfg, folder) | Record(status="failed", reason=reason, log=str(folder / LOG_FILE))
-    progress.clear(folder)
-    return _close(folder, record)
+def _train_and_measure(cell: Cell, mirror: Mirror, provenance: dict[str, str], stop: StopSignal) -> Record:
+    """Train a cell, from its snapshot if there is one; return what its record says of the best epoch's weights.
 
-
-def _close(folder: Path, record: Record) -> Record:
-    """Write the record; where that cannot be, the record that says so."""
-    try:
-        store.write_json(folder / store.RECORD_FILE, record)
-    except OSError as error:
-        told = f"{record['reason']}; " if "reason" in record else ""
-        return record | Record(status="failed", reason=f"{told}its record cannot be written: {_reason(error)}")
+    Raises ``Stopped`` if the cell is asked to stop before training ends.
+    """
+    cfg, corpus, folder = cell.config, cell.corpus, cell.folder
+    started = time.perf_counter()
+    torch.set_num_threads(cfg.trainer.num_threads)
+    peak_memory.reset(cfg.trainer.accelerator)
+    has_memory = cell.memory != "none"
+    recorder = Recorder(folder, mirror, has_memory=has_memory)
+    windows = load_windows(cfg, corpus)
+    model = build(cfg)
+    untrained = copy.deepcopy(model)
+    with ranks.together(cfg.trainer.devices, folder) as environment:
+        fit(
+            cfg,
+            folder,
+            recorder,
+            windows,
+            model=model,
+            corpus=corpus,
+            provenance=provenance,
+            stop=stop,
+            environment=environment,
+        )
+    recorder.write_history()
+    best_epoch = snapshots.load_best(model, folder)
+    _check_best(best_epoch, recorder.history)
+    nll = score(cfg, folder, model, windows)
+    window = cfg.data.window
+    baselines = cell.library.derive(corpus, ("floors", window), lambda: floors.of_corpus(corpus, window=window))
+    samples = {"train": windows.train, "validation": windows.validation, "test": windows.test}
+    record = measure(
+        Trained(model.eval(), untrained, samples=samples, nll=nll, floors=baselines, has_memory=has_memory)
+    )
+    num_read = len(recorder.history) * characters_per_epoch(cfg, windows)
+    record.update(
+        Record(
+            history=recorder.history,
+            best_epoch=best_epoch,
+            seconds=recorder.seconds_before + time.perf_counter() - started,
+            train_seconds=recorder.train_seconds,
+            characters_per_second=num_read / recorder.train_seconds,
+            peak_memory=peak_memory.read(cfg.trainer.accelerator),
+        )
+    )
     return record
 
 
-def _opening(cfg: DictConfig, folder: Path) -> Record:
-    """What is known of a cell before it runs."""
-    config = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(config, dict)
-    fingerprint = corpora.load(cfg.data).fingerprint
+def _check_best(best_epoch: int, history: Sequence[Epoch]) -> None:
+    """Raise RuntimeError if the checkpoint's epoch is not the history's best, but for Lightning's rounding."""
+    by_epoch = {row["epoch"]: row["validation_nll"] for row in history}
+    best = min(by_epoch, key=lambda epoch: by_epoch[epoch])
+    if by_epoch[best_epoch] > by_epoch[best] * (1 + 1e-6):
+        raise RuntimeError(f"the best checkpoint is of epoch {best_epoch}, but epoch {best} has a lower loss")
+
+
+def _close(folder: Path, record: Record) -> Record:
+    """Write a record; return it, or if it cannot be written, the record that says so."""
+    try:
+        store.write_json(folder / store.RECORD_FILE, record)
+    except OSError as error:
+        earlier = f"{record['reason']}; " if "reason" in record else ""
+        record.update(Record(status="failed", reason=f"{earlier}its record cannot be written: {_reason(error)}"))
+    return record
+
+
+def _opening(cell: Cell, notes: list[str]) -> Record:
+    """Return what is known of a cell before it runs."""
+    packages = {name: version(name) for name in ("hrm_bench", "torch", "lightning")}
     return Record(
         schema_version=SCHEMA_VERSION,
-        identity=identity(cfg, fingerprint),
-        code=code_version(cfg),
-        config={str(key): value for key, value in config.items() if key not in SWEEP_KEYS},
-        text=fingerprint[:12],
-        model=cfg.model.name,
-        memory=memory_mode(cfg),
-        seed=cfg.seed,
-        versions={"python": platform.python_version()}
-        | {name: version(name) for name in ("hrm_bench", "torch", "lightning")},
+        identity=cell.identity,
+        code=code_version(cell.config),
+        config=cell.values,
+        overrides=[*cell.overrides],
+        text=cell.corpus.fingerprint[:12],
+        model=cell.config.model.name,
+        memory=cell.memory,
+        seed=cell.config.seed,
+        versions={"python": platform.python_version(), **packages},
+        notes=notes,
     )
 
 
 def _reason(error: Exception) -> str:
-    """Why a cell failed, in one line, with what to do about it where that is known."""
-    told = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator: " in told:
-        return f"out of memory ({told}); try a smaller recipe.batch_size, or trainer.micro_batches=4"
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    if full or "No space left on device" in told or "PytorchStreamWriter" in told:
-        return f"the disk is full ({told}); make room, and the same command goes on"
-    return told
+    """Explain in one line why a cell failed, and what to do about it if that is known."""
+    message = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator: " in message:
+        return f"out of memory ({message}); try a smaller recipe.batch_size, or trainer.micro_batches=4"
+    if _is_disk_full(error) or "PytorchStreamWriter" in message:
+        return f"the disk is full ({message}); make room, and the same command resumes"
+    return message
 
 
-@contextmanager
-def _log_to(path: Path) -> Iterator[None]:
-    """Everything that libraries say goes into the cell's log, so that the terminal stays the user's."""
+def _is_disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or one that it followed, says that the disk, the quota or a file's allowed size is full."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+@contextlib.contextmanager
+def log_to(path: Path) -> Iterator[None]:
+    """Write what libraries log and warn of to a cell's log while it lasts, and nothing of it to the terminal."""
     handler = logging.FileHandler(path, delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    names = ("hrm_bench", "lightning.pytorch", "lightning.fabric", "py.warnings")
-    loggers = [logging.getLogger(name) for name in names]
-    kept = [(logger.handlers, logger.propagate, logger.level) for logger in loggers]
-    for logger in loggers:
-        logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(logging.INFO if logger is log else logging.WARNING)
-    logging.captureWarnings(True)
-    try:
-        with warnings.catch_warnings():
-            # The windows are indexed in memory: there is nothing for workers to do.
-            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-            # The checkpoint stands in the cell's folder, beside its config, on purpose.
-            warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
-            # A cell is one task, wherever it runs; Lightning would have each task of a cluster be a rank.
-            warnings.filterwarnings("ignore", message="The `srun` command is available on your system.*")
-            # Lightning's own use of PyTorch, which a newer Lightning will mend.
-            warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
-            yield
-    finally:
-        logging.captureWarnings(False)
-        for logger, (logger.handlers, logger.propagate, level) in zip(loggers, kept, strict=True):
-            logger.setLevel(level)
-        handler.close()
+    with contextlib.ExitStack() as stack:
+        stack.callback(handler.close)
+        for name, level in LEVELS.items():
+            logger = logging.getLogger(name)
+            stack.callback(_configure, logger, logger.handlers, logger.propagate, logger.level)
+            _configure(logger, [handler], False, level)
+        logging.captureWarnings(True)
+        stack.callback(logging.captureWarnings, False)
+        stack.enter_context(warnings.catch_warnings())
+        for message in EXPECTED_WARNINGS:
+            warnings.filterwarnings("ignore", message=message)
+        yield
+
+
+def _configure(logger: logging.Logger, handlers: list[Any], propagate: bool, level: int) -> None:
+    logger.handlers, logger.propagate = handlers, propagate
+    logger.setLevel(level)

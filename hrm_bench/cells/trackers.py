@@ -1,73 +1,72 @@
-"""The mirror in W&B: a run a cell, in the cell's folder. Nothing is ever read back from it."""
+"""The mirror in W&B: one run per cell, in the cell's folder, and one per report. Nothing is ever read back from it."""
 
 import functools
 import logging
 import queue
+import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from hrm_bench import network
+from hrm_bench.cells.cell import Cell
 from hrm_bench.records.schema import Epoch, Record
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from wandb import Run
 
 log = logging.getLogger(__name__)
 
-INIT_TIMEOUT = 15  # seconds to wait for a server before going on offline
+INIT_TIMEOUT = 15  # seconds to wait for a server before the run is kept offline
 PATIENCE = 20.0  # seconds to wait for a run to begin, or to end
-
+LONGEST_TAG = 64  # characters, by W&B's own limit
+SUMMARY = ("status", "reason", "identity", "parameters", "best_epoch", "causal", "characters_per_second")
 
 Mode = Literal["offline", "online", "disabled"]
+Table = tuple[Sequence[str], Sequence[Sequence[Any]]]  # headings, rows
 
 
 class Mirror:
-    """The W&B run of one cell, or nothing at all where ``logger.mode`` is disabled.
+    """The W&B run of one cell, or nothing if ``logger.mode`` is disabled.
 
-    A thread of its own talks to W&B, so that no cell waits for it but at its end, and there for PATIENCE at most.
+    A thread of its own talks to W&B. A cell waits for it only at its end, and for PATIENCE at most.
     """
 
-    def __init__(self, cfg: DictConfig, *, name: str, memory: str, folder: Path, run: str | None = None) -> None:
-        """``run`` is the id of the run that an earlier start of the cell began, to go on with."""
-        config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
-        config["memory"]["mode"] = memory  # as it is, not as it was asked for of a model that has none
-        begin = functools.partial(
-            _begin,
-            cfg.logger.mode,
-            project=cfg.logger.project,
-            group=cfg.experiment.name,
-            name=name,
-            tags=[f"model:{cfg.model.name}", f"memory:{memory}", f"data:{cfg.data.source}"],
-            config=config,
-            dir=folder,
-            id=run,
-            resume=None if run is None else "allow",
-        )
+    def __init__(self, cell: Cell, run: str | None = None) -> None:
+        """Begin a run, or continue the one with the id ``run``, which an earlier start of the cell began."""
+        logger = cell.config.logger
+        self.run = None if logger.mode == "disabled" else run or secrets.token_hex(4)
         self._mode: Mode = "disabled"
-        self._run: Run | None = None
-        self._known = run
         self._begun, self._ended = threading.Event(), threading.Event()
         self._work: queue.SimpleQueue[Callable[[Run], object] | None] = queue.SimpleQueue()
-        if cfg.logger.mode == "disabled":
+        if self.run is None:
             self._begun.set()
             self._ended.set()
-        else:
-            threading.Thread(target=self._talk, args=(begin,), daemon=True).start()
+            return
+        tags = [f"model:{cell.config.model.name}", f"memory:{cell.memory}", f"data:{cell.config.data.source}"]
+        begin = functools.partial(
+            _begin,
+            logger.mode,
+            project=logger.project,
+            group=cell.config.experiment.name,
+            name=cell.folder.name,
+            tags=[tag[:LONGEST_TAG] for tag in tags],
+            config={**cell.values, "memory": {**cell.values["memory"], "mode": cell.memory}},
+            dir=cell.folder,
+            id=self.run,
+            resume=None if run is None else "allow",
+        )
+        threading.Thread(target=self._talk, args=(begin,), daemon=True).start()
 
     @property
     def mode(self) -> Mode:
-        """As it came to be: offline where online is not to be had; disabled where neither is, as on a full disk."""
+        """The mode in effect: offline if online is not available; disabled if neither is, as on a full disk."""
         self._begun.wait(PATIENCE)
         return self._mode
-
-    @property
-    def run(self) -> str | None:
-        """The run's id, as soon as it is known."""
-        return self._known if self._run is None else self._run.id
 
     def log(self, row: Epoch) -> None:
         """Add an epoch to the run's history."""
@@ -75,38 +74,36 @@ class Mirror:
         self._work.put(lambda run: run.log(values, step=row["epoch"]))
 
     def finish(self, record: Record) -> None:
-        """End the run as the cell ended."""
+        """End the run with the cell's status and figures."""
+        values: dict[str, Any] = dict(record)
 
         def end(run: "Run") -> None:
             for split in ("validation", "test"):
-                for key, value in record.get(split, {}).items():  # type: ignore[attr-defined]
-                    run.summary[f"{split}/{key}"] = value
-            for key in ("status", "reason", "identity", "parameters", "best_epoch", "causal", "characters_per_second"):
-                if key in record:
-                    run.summary[key] = record[key]  # type: ignore[literal-required]
+                run.summary.update({f"{split}/{key}": value for key, value in values.get(split, {}).items()})
+            run.summary.update({key: values[key] for key in SUMMARY if key in values})
             run.finish(exit_code=0 if record["status"] == "finished" else 1)
 
         self._work.put(end)
         self._work.put(None)
         if not self._ended.wait(PATIENCE):
-            log.warning("W&B has not taken the run after %.0f s; what it lacks is in the cell's folder", PATIENCE)
+            log.warning("W&B has not taken the run after %.0f s; the cell's folder has what it lacks", PATIENCE)
 
     def _talk(self, begin: "Callable[[], tuple[Mode, Run | None]]") -> None:
-        """A mirror that breaks is no reason to break a cell: say so in its log, and go on without."""
+        """Do the run's work; if W&B fails, log it and leave the cell alone."""
         try:
-            self._mode, self._run = begin()
+            self._mode, run = begin()
             self._begun.set()
-            while self._run is not None and (work := self._work.get()) is not None:
-                work(self._run)
+            while run is not None and (work := self._work.get()) is not None:
+                work(run)
         except Exception:
-            log.exception("W&B failed; the cell goes on without it")
+            log.exception("W&B failed; the cell continues without it")
         finally:
             self._begun.set()
             self._ended.set()
 
 
 def shortfall(records: Sequence[Record]) -> str | None:
-    """How many cells W&B has not taken as it was asked to, in one line; None where it has taken all."""
+    """Return one line on the cells that W&B did not take in the mode that was asked for; None if it took all."""
     short = [record["wandb"] for record in records if record["wandb"] != record["config"]["logger"]["mode"]]
     if not short:
         return None
@@ -114,17 +111,23 @@ def shortfall(records: Sequence[Record]) -> str | None:
         (short.count("offline"), "kept offline, for `wandb sync`"),
         (short.count("disabled"), "not kept, see log.txt in the cells' folders"),
     ]
-    told = "; ".join(f"{count} {how}" for count, how in kept if count)
-    return f"W&B did not take {len(short)} of {len(records)} runs as asked: {told}"
+    details = "; ".join(f"{count} {how}" for count, how in kept if count)
+    return f"W&B did not take {len(short)} of {len(records)} runs as asked: {details}"
 
 
-def report(records: Sequence[Record], folder: Path, logger: DictConfig) -> None:
-    """The report of a finished sweep as a run of its group: the table, every plot as an image, and the page.
+def upload_report(
+    experiment: Mapping[str, Any],
+    folder: Path,
+    logger: DictConfig,
+    *,
+    tables: Mapping[str, Table],
+    figures: "Mapping[str, Figure]",
+    page: Path,
+) -> None:
+    """Keep the report of a sweep as a run of its experiment's group, in the sweep's folder.
 
-    ``folder`` is the sweep's, with the report already in it; the run is kept there. What W&B cannot do is logged and
-    changes nothing.
+    What W&B cannot do is logged and changes nothing.
     """
-    experiment = records[0]["config"]["experiment"]
     try:
         _, run = _begin(
             logger.mode,
@@ -135,45 +138,37 @@ def report(records: Sequence[Record], folder: Path, logger: DictConfig) -> None:
             tags=["report"],
             config={"experiment": experiment},
             dir=folder,
+            id=secrets.token_hex(4),
         )
         if run is None:
             return
         import wandb
 
-        from hrm_bench.report import claims, curves, drawing, outputs, tables, verdicts
-        from hrm_bench.report.variants import variants
-
-        headings, lines = tables.grid(records)
-        shown: dict[str, Any] = {"results": wandb.Table(columns=[*headings], data=lines)}
-        found = claims.findings(records)
-        if found:
-            headings, lines = verdicts.grid(found)
-            shown["verdicts"] = wandb.Table(columns=[*headings], data=lines)
-        with drawing.style():
-            for panel in curves.panels(variants(records)):
-                shown[f"learning/{drawing.slug(panel.title or 'all')}"] = wandb.Image(curves.learning(panel))
-        shown["page"] = wandb.Html(str(folder / outputs.PAGE_FILE), inject=False)
-        run.log(shown)
+        content: dict[str, Any] = {
+            name: wandb.Table(columns=[*headings], data=[list(row) for row in rows])
+            for name, (headings, rows) in tables.items()
+        }
+        content.update({name: wandb.Image(figure) for name, figure in figures.items()})
+        content["page"] = wandb.Html(str(page), inject=False)
+        run.log(content)
         run.finish()
     except Exception as error:
-        log.warning("W&B failed (%s: %s); the report is in %s all the same", type(error).__name__, error, folder)
+        log.warning("W&B failed (%s: %s); the report is in %s", type(error).__name__, error, folder)
 
 
 def _begin(mode: Mode, **arguments: Any) -> "tuple[Mode, Run | None]":
-    """A run, and the mode that it came to be in."""
+    """Begin a run; return it with the mode in effect."""
     if mode == "disabled":
         return mode, None
     import wandb
 
-    arguments |= {
-        "reinit": "create_new",
-        "settings": wandb.Settings(silent=True, console="off", init_timeout=INIT_TIMEOUT),
-    }
-    if mode == "online" and not network.answers(server := wandb.setup().settings.base_url):
-        log.warning("W&B's server %s does not answer; the run is kept offline", server)
+    settings = wandb.Settings(silent=True, console="off", init_timeout=INIT_TIMEOUT)
+    arguments.update(reinit="create_new", settings=settings)
+    if mode == "online" and not network.is_reachable(server := wandb.setup().settings.base_url):
+        log.warning("W&B's server %s cannot be reached; the run is kept offline", server)
         mode = "offline"
     try:
         return mode, wandb.init(mode=mode, **arguments)
     except wandb.errors.Error as error:
-        log.warning("W&B %s is not to be had (%s); the run is kept offline", mode, error)
+        log.warning("W&B %s is not available (%s); the run is kept offline", mode, error)
         return "offline", wandb.init(mode="offline", **arguments)

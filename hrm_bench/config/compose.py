@@ -1,207 +1,216 @@
-"""Composing a cell's config, the checks of all its values, and the cell's identity.
+"""Compose a cell's config from words such as ``model=hrm seed=3``, and check all its values at once."""
 
-Groups without a class (memory, data, recipe …) have a dataclass in ``schemas``. A group with a ``_target_`` (the model
-and its objective) has its class's constructor for a schema: its keyword arguments, less those that ``build`` provides.
-"""
-
-import difflib
-import inspect
-import math
 import os
-import re
 import shutil
 import typing
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import hydra
-import omegaconf
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+import yaml
 
+# These are private. The public hydra.compose works through global state, so it fails inside another Hydra program; and
+# only Hydra's own parser knows which words of a command line are overrides.
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path, get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, errors, open_dict
+
+from hrm_bench.config.classes import class_faults
 from hrm_bench.config.identity import locate
-from hrm_bench.config.schema import Schema
-from hrm_bench.errors import UsageError, allowed, explain, no_such_key
+from hrm_bench.config.schema import Schema, options, typed
+from hrm_bench.errors import UsageError, allowed, no_such_key
 
-COMPOSITION_ERRORS = (HydraException, omegaconf.errors.OmegaConfBaseException)
-SWEEP_KEYS = ("force", "fail_fast", "plan")  # what a command does with its cells: no part of any of them
-BASES = {"model": "hrm_bench.charlm.CharLM", "model.objective": "hrm_bench.objectives.Objective"}
-PROVIDED = {"vocabulary_size", "window", "memory", "objective", "seed", "optimizer"}  # by build(), not by the config
+COMPOSITION_ERRORS = (HydraException, errors.OmegaConfBaseException)
+SWEEP_KEYS = ("force", "fail_fast", "plan")  # what a command does with its cells: part of no cell
+NOT_UNDERSTOOD = "not understood; write key=value, and put a value with spaces or signs in quotes"
+OLDEST = {"recipe": {"name": "published"}}  # values of configs that are older than their keys
 
 
 def conf_folder() -> Path:
-    """conf/: inside the installed package, or beside it in a checkout."""
+    """Return conf/: inside the installed package, or next to the package in a checkout."""
     package = Path(__file__).resolve().parent.parent
     installed = package / "conf"
     return installed if installed.is_dir() else package.parent / "conf"
 
 
 def compose(*overrides: str) -> DictConfig:
-    """The checked config of one cell, as ``python -m hrm_bench`` composes it from the same words.
+    """Return the checked config of one cell, as ``python -m hrm_bench`` composes it from the same words.
 
-    Raises UsageError, a line a fault, for an unknown key, group or value and for values that do not fit together.
+    Raises UsageError with one line per fault: an unknown key, group or value, or values that do not fit together.
     """
-    try:
-        with hydra.initialize_config_dir(config_dir=str(conf_folder()), version_base="1.3"):
-            cfg = hydra.compose("config", overrides=list(overrides))
-    except (*COMPOSITION_ERRORS, ValueError) as error:  # Hydra says some of it in a plain ValueError
-        raise UsageError(explain(error)) from error
+    cfg = unchecked(*overrides)
     check(cfg)
     return cfg
 
 
-def check(cfg: DictConfig) -> None:
-    """Raise UsageError with every fault of the config, a line each."""
+def unchecked(*overrides: str) -> DictConfig:
+    """Return the config of one cell, with values that are not checked and not resolved."""
+    check_words(overrides)
+    loader = ConfigLoaderImpl(create_config_search_path(str(conf_folder())))
+    return loaded(lambda: loader.load_configuration("config", list(overrides), RunMode.RUN))
+
+
+def groups() -> dict[str, list[str]]:
+    """Return the choices of each config group."""
+    folders = sorted(path for path in conf_folder().iterdir() if path.is_dir())
+    return {folder.name: sorted(path.stem for path in folder.glob("*.yaml")) for folder in folders}
+
+
+def loaded(load: Callable[[], DictConfig]) -> DictConfig:
+    """Return the config that Hydra loads, without Hydra's own part. Raises UsageError."""
     try:
-        values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    except omegaconf.errors.OmegaConfBaseException as error:
+        cfg = load()
+    except (*COMPOSITION_ERRORS, ValueError) as error:  # Hydra raises ValueError for some values of groups
         raise UsageError(explain(error)) from error
-    values = typing.cast(dict[str, Any], values)
-    faults = [*_class_faults("model", values["model"])] or [*_cross_faults(values)]
-    faults += _schema_faults("", Schema, values)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return cfg
+
+
+def check_command(arguments: Sequence[str]) -> None:
+    """Raise UsageError for overrides of a command line that Hydra would refuse in many lines."""
+    known = get_args_parser().parse_args(list(arguments))
+    check_words(known.overrides, is_sweep=known.multirun)
+
+
+def check_words(words: Sequence[str], *, is_sweep: bool = False) -> None:
+    """Raise UsageError for overrides that Hydra refuses with an error that does not name them."""
+    try:
+        overrides = OverridesParser.create().parse_overrides(list(words))
+    except OverrideParseException as error:
+        raise UsageError(explain(error)) from error
+    faults = []
+    for override in overrides:
+        group = override.key_or_group
+        if not group:
+            faults.append(f"{override.input_line}: {NOT_UNDERSTOOD}")
+        elif override.is_sweep_override():
+            if not is_sweep:
+                hint = "several values are a sweep, which takes -m: python -m hrm_bench -m ..."
+                faults.append(f"{override.input_line}: {hint}")
+        elif override.is_delete() or isinstance(override.value(), str):
+            continue
+        elif "/" in group or (conf_folder() / group).is_dir():
+            choices = sorted(path.stem for path in (conf_folder() / group).glob("*.yaml"))
+            hint = f"; allowed are {allowed(choices)}" if choices else ""
+            faults.append(f"{override.input_line}: no such choice{hint}")
     if faults:
         raise UsageError(*faults)
 
 
-def _schema_faults(prefix: str, schema: type, values: Mapping[str, Any]) -> Iterator[str]:
-    names = [item.name for item in fields(schema)]
-    for name in values.keys() - names:
-        yield no_such_key(f"{prefix}{name}", names)
-    for item in fields(schema):
-        key, value = f"{prefix}{item.name}", values[item.name]
-        if hasattr(item.type, "__dataclass_fields__"):
-            yield from _schema_faults(f"{key}.", typing.cast(type, item.type), value)
-        elif "plain" in item.metadata:
-            yield from _name_faults(key, value)
-        elif "choices" in item.metadata:
-            yield from _choice_faults(key, value, item.metadata["choices"])
-        elif "at_least" in item.metadata and value is not None:
-            yield from _number_faults(key, value, item.metadata["at_least"], item.metadata["at_most"])
+def explain(error: Exception) -> str:
+    """Return one line for an error of Hydra or OmegaConf, which explain themselves in many."""
+    cause = error.__cause__ if isinstance(error.__cause__, errors.OmegaConfBaseException) else error
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, wanted = str(error.missing_cfg_file).rpartition("/")
+        hint = "; others come with pip install 'hrm_bench[launchers]'" if group == "hydra/launcher" else ""
+        return f"{group}={wanted}: no such choice; allowed are {allowed(error.options)}{hint}"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: {NOT_UNDERSTOOD}"
+    if isinstance(cause, errors.MissingMandatoryValue):
+        return f"{cause.full_key}: must be given; {cause.full_key}=VALUE"
+    if isinstance(cause, errors.ConfigAttributeError | errors.ConfigKeyError) and cause.parent_node is not None:
+        return no_such_key(str(cause.full_key), [key for key in cause.parent_node if key != "hydra"])
+    if isinstance(cause, errors.OmegaConfBaseException):
+        return f"{cause.full_key or error}: {str(cause).splitlines()[0]}"
+    return " ".join(str(error).split())
 
 
-def _class_faults(key: str, settings: Mapping[str, Any]) -> Iterator[str]:
-    """Compare a group that names a class with the keyword arguments of that class."""
+def check(cfg: DictConfig) -> None:
+    """Raise UsageError with every fault of the config, one line each; convert its values to the schema's types."""
     try:
-        found = locate(settings["_target_"])
-    except (ImportError, AttributeError, ValueError) as error:
-        yield f"{key}._target_={settings['_target_']}: cannot be imported ({error})"
-        return
-    base = locate(BASES[key])
-    if not (isinstance(found, type) and issubclass(found, base)):  # a config from elsewhere must not name any function
-        yield f"{key}._target_={settings['_target_']}: must be a subclass of {BASES[key]}"
-        return
-    parameters = inspect.signature(found).parameters
-    expected = {name: each.annotation for name, each in parameters.items() if name not in PROVIDED}
-    given = {name: value for name, value in settings.items() if name not in {"_target_", "name", "objective"}}
-    for name in sorted(given.keys() - expected.keys()):
-        yield no_such_key(f"{key}.{name}", expected)
-    for name in sorted(expected.keys() - given.keys()):
-        yield f"{key}.{name}: missing; give {key}.{name}=VALUE"
-    for name in sorted(expected.keys() & given.keys()):
-        yield from _argument_faults(f"{key}.{name}", given[name], expected[name])
-    if "objective" in settings:
-        yield from _class_faults(f"{key}.objective", settings["objective"])
+        values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except errors.OmegaConfBaseException as error:
+        raise UsageError(explain(error)) from error
+    faults: list[str] = []
+    if "model" in values:
+        depth = values["recipe"].get("gradient_depth") if isinstance(values.get("recipe"), Mapping) else None
+        faults = [*class_faults("model", values["model"], depth if isinstance(depth, int) else None)]
+    try:
+        converted = typed(values)
+    except UsageError as error:
+        raise UsageError(*faults, *error.faults) from None
+    if faults := faults or [*_cross_faults(converted)]:
+        raise UsageError(*faults)
+    del converted["model"]
+    with open_dict(cfg):
+        _replace(cfg, converted)
 
 
-def _argument_faults(key: str, value: Any, annotation: Any) -> Iterator[str]:
-    if typing.get_origin(annotation) is Literal:
-        yield from _choice_faults(key, value, typing.get_args(annotation))
-    elif typing.get_origin(annotation) is Sequence:
-        if not isinstance(value, list) or not value or any(type(each) is not int or each < 1 for each in value):
-            yield f"{key}={value}: must be a list of whole numbers, at least 1 each; for example {key}=[1,2]"
-    elif annotation is bool:
-        if not isinstance(value, bool):
-            yield f"{key}={value}: must be true or false"
-    elif annotation is int and type(value) is not int:
-        yield f"{key}={value}: must be a whole number"
-    elif annotation is float and type(value) not in (int, float):
-        yield f"{key}={value}: must be a number"
-    elif annotation in (int, float):
-        yield from _number_faults(key, value, 1 if annotation is int else 0)
-
-
-def _choice_faults(key: str, value: Any, choices: Sequence[str]) -> Iterator[str]:
-    if value not in choices:
-        near = difflib.get_close_matches(str(value), choices, n=1)
-        yield f"{key}={value}: allowed are {allowed(choices)}; try {key}={near[0] if near else choices[0]}"
-
-
-def _name_faults(key: str, value: str) -> Iterator[str]:
-    if not re.fullmatch(r"\w[\w.-]*", value, re.ASCII):
-        yield f"{key}={value}: names a folder: allowed are letters, digits, _, - and dots inside; try {key}=mine"
-
-
-def _number_faults(key: str, value: float, at_least: float, at_most: float = math.inf) -> Iterator[str]:
-    if at_most < math.inf and not at_least <= value <= at_most:
-        yield f"{key}={value}: must be from {at_least} to {at_most}; try {key}={max(at_least, min(value, at_most))}"
-    elif not value >= at_least or value == math.inf:
-        yield f"{key}={value}: must be at least {at_least} and finite; try {key}={at_least}"
+def _replace(cfg: DictConfig, values: Mapping[str, Any]) -> None:
+    """Give a config those values that it lacks or has in another type."""
+    for key, value in values.items():
+        if isinstance(value, dict) and key in cfg:
+            _replace(cfg[key], value)
+        elif key not in cfg or type(cfg[key]) is not type(value):
+            cfg[key] = value
 
 
 def _cross_faults(values: Mapping[str, Any]) -> Iterator[str]:
-    """Faults between values that are each allowed. They speak by the names that models share for the same things."""
-    model = values["model"]
-    yield from _name_faults("model.name", str(model.get("name")))
-    width, num_heads = model.get("width"), model.get("num_heads")
-    if width and num_heads and width % (2 * num_heads):
-        fitting = [n for n in range(1, width // 2 + 1) if width % (2 * n) == 0]
-        nearest = min(fitting, key=lambda n: abs(n - num_heads), default=None)
-        hint = f"try model.num_heads={nearest}" if nearest else "try model.width=64"
-        yield f"model.num_heads={num_heads}: must divide model.width={width} into heads of even width; {hint}"
-    if "periods" in model and "num_cycles" in model:
-        steps = model["num_cycles"] * model["num_timesteps"]
-        for group, has_depth in (("model", True), ("recipe", "gradient_depth" in model)):
-            depth = values[group].get("gradient_depth")
-            if has_depth and depth is not None and depth > steps:
-                yield (
-                    f"{group}.gradient_depth={depth}: a segment has num_cycles·num_timesteps = {steps} "
-                    f"steps; try {group}.gradient_depth={steps}"
-                )
-        if any(steps % period for period in model["periods"]):
-            yield (
-                f"model.periods={model['periods']}: each must divide num_cycles·num_timesteps = {steps}, the steps "
-                f"of a segment; try model.num_timesteps={math.lcm(*model['periods'])}"
-            )
+    """Yield faults between values of different keys that are each allowed."""
     if values["data"]["source"] == "text_file" and values["data"]["path"] is None:
         yield "data.path=null: data=text_file reads a file; give data.path=FILE"
-    recipe = values["recipe"]
-    lanes = recipe["distillation"] * recipe["batch_size"]
-    if math.isfinite(lanes) and lanes % 1:
-        share = max(1, round(lanes)) / recipe["batch_size"]
-        size = recipe["batch_size"]
+    distillation, size = values["recipe"]["distillation"], values["recipe"]["batch_size"]
+    lanes = distillation * size
+    if lanes % 1:
+        nearest = max(1, round(lanes)) / size
         yield (
-            f"recipe.distillation={recipe['distillation']}: times recipe.batch_size={size} is {lanes:g} "
-            f"lanes of a batch, which must be a whole number; try recipe.distillation={share:g}"
+            f"recipe.distillation={distillation}: times recipe.batch_size={size} is {lanes:g} lanes per batch, which "
+            f"must be a whole number; try recipe.distillation={nearest:g}"
         )
-    yield from _trainer_faults(values["trainer"], values["model"]["objective"]["_target_"])
-
-
-def _trainer_faults(trainer: Mapping[str, Any], objective: str) -> Iterator[str]:
-    if trainer["accelerator"] == "gpu":
-        import torch
-
-        if not torch.cuda.is_available():
-            yield "trainer.accelerator=gpu: no GPU is available to PyTorch on this machine; try trainer.accelerator=cpu"
-        elif trainer["devices"] > torch.cuda.device_count():
-            most = torch.cuda.device_count()
-            yield f"trainer.devices={trainer['devices']}: this machine has {most} GPUs; try trainer.devices={most}"
+    trainer = values["trainer"]
+    yield from _device_faults(trainer["accelerator"], trainer["devices"])
     if trainer["compile"] == "always" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
-        yield "trainer.compile=always: takes g++ or clang++, and neither is here; try trainer.compile=never"
+        yield "trainer.compile=always: needs g++ or clang++, and this machine has neither; try trainer.compile=never"
+    objective = values["model"]["objective"]["_target_"]
     for key in ("devices", "micro_batches"):
         if trainer[key] > 1 and not getattr(locate(objective), "separable", True):
             name = objective.rpartition(".")[2]
-            yield f"trainer.{key}={trainer[key]}: {name} takes batches whole; only 1 is allowed: trainer.{key}=1"
+            yield f"trainer.{key}={trainer[key]}: {name} needs whole batches; only 1 is allowed: trainer.{key}=1"
 
 
-def not_searched(choices: Mapping[str, str | None]) -> str | None:
-    """What to say of a recipe that has searched values for other models and none for this; ``choices`` are Hydra's."""
-    model = choices.get("recipe/tuned@recipe")
-    if model is None or (conf_folder() / "recipe" / "tuned" / f"{model}.yaml").exists():
+def _device_faults(accelerator: str, devices: int) -> Iterator[str]:
+    if accelerator != "gpu":
+        return
+    import torch  # takes seconds, which only GPU cells should pay here
+
+    if not torch.cuda.is_available():
+        yield "trainer.accelerator=gpu: no GPU is available to PyTorch on this machine; try trainer.accelerator=cpu"
+    elif devices > (most := torch.cuda.device_count()):
+        yield f"trainer.devices={devices}: this machine has {most} GPUs; try trainer.devices={most}"
+
+
+def completed(config: Any) -> DictConfig:
+    """Return the config of a cell that may be older than some keys, with their values that are off."""
+    return typing.cast(DictConfig, OmegaConf.merge(options(Schema), OLDEST, config))
+
+
+def tuned_value(recipe: str, model: str, key: str, default: Any) -> Any:
+    """Return a recipe's value for a model from conf/tuned_values.yaml, or the default."""
+    return _tuned_values().get(recipe, {}).get(model, {}).get(key, default)
+
+
+def _tuned_values() -> dict[str, dict[str, dict[str, Any]]]:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # PyYAML has the fast one on most machines
+    return typing.cast(dict[str, Any], yaml.load((conf_folder() / "tuned_values.yaml").read_text("utf-8"), loader))
+
+
+# conf/recipe/ reads the table as ${tuned_value:RECIPE,MODEL,KEY,DEFAULT}. Each config has its own cache.
+OmegaConf.register_new_resolver("tuned_value", tuned_value, replace=True, use_cache=True)
+
+
+def not_searched(cfg: DictConfig) -> str | None:
+    """Return a note if the recipe has searched values for other models, but none for this one."""
+    written: Any = OmegaConf.to_container(cfg.recipe, resolve=False)
+    is_searched = any(str(value).startswith("${tuned_value:tuned,") for value in written.values())
+    model = cfg.model.name
+    if not is_searched or model in _tuned_values()["tuned"]:
         return None
     return (
-        f"recipe={choices['recipe']}: no search has been made for model={model}, which takes the values of "
-        f"recipe=tuned_by_hand; to search as for the others: python -m hrm_bench -m experiment=tuning model={model}, "
-        f"then copy recipes/{model}.yaml from its folder to conf/recipe/tuned/"
+        f"recipe={cfg.recipe.name}: no search was made for model={model}, so it takes the values of "
+        f"recipe=tuned_by_hand. To search as for the others: python -m hrm_bench -m experiment=tuning model={model}, "
+        "then copy its line of tuned_values.yaml from that folder into conf/tuned_values.yaml"
     )

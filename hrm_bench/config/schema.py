@@ -1,141 +1,231 @@
-"""The typed schemas of the config groups that have no class of their own; of one with a ``_target_``, its class is it.
+"""The typed schema of a cell's config: one pydantic model per group that has no class of its own.
 
-A misspelt key or a value of another type stops at its schema, before any work.
+A field with a default is an option. Its default is off: it leaves everything as it was before the option existed, and
+is not part of a cell's identity. All other fields must be given. Values are converted to their field's type, so that
+``learning_rate=1`` and ``learning_rate=1.0`` are the same cell.
 """
 
+import difflib
 import math
-from dataclasses import dataclass, field
-from typing import Any
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
 
-from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic_core import PydanticCustomError
 
+from hrm_bench.errors import UsageError, allowed, no_such_key
 
-def choice(*values: str) -> Any:
-    """A field that takes one of these words."""
-    return field(default=MISSING, metadata={"choices": values})
-
-
-def number(*, at_least: float, at_most: float = math.inf) -> Any:
-    """A numeric field with bounds; one that may be null says so in its type."""
-    return field(default=MISSING, metadata={"at_least": at_least, "at_most": at_most})
+FAULT = "config_fault"  # the type of our own errors; their message has KEY for the key that they are about
+KINDS = {int: "a whole number", float: "a number"}
+NOT_A_FLAG = ("bool_parsing", "bool_type")  # pydantic's types of error for values of bool
 
 
-def option(off: Any, of: Any) -> Any:
-    """A field whose value ``off`` leaves everything as it is without it, and so is no part of a cell's identity."""
-    return field(default=off, metadata={**of.metadata, "off": off})
+def fault(message: str) -> PydanticCustomError:
+    """Return the error of one value: what is allowed, and what to try."""
+    return PydanticCustomError(FAULT, "{message}", {"message": message})
 
 
-def plain_name() -> Any:
-    """A field that names folders."""
-    return field(default=MISSING, metadata={"plain": True})
+def number(kind: type, at_least: float, at_most: float = math.inf, *, exact: bool = False) -> BeforeValidator:
+    """Return a validator that converts a value to a number and checks its bounds.
+
+    With ``exact`` nothing is converted, but a whole number may stand for any number.
+    """
+
+    def converted(value: Any) -> Any:
+        if value is None:
+            raise fault("must not be null")
+        try:
+            if type(value) not in ((int, kind) if exact else (int, float, str)):
+                raise ValueError
+            result = kind(value)
+            if isinstance(value, float) and not math.isnan(value) and result != value:
+                raise ValueError
+        except (ValueError, OverflowError):
+            raise fault(f"must be {KINDS[kind]}") from None
+        if at_most < math.inf and not at_least <= result <= at_most:
+            raise fault(f"must be from {at_least} to {at_most}; try KEY={max(at_least, min(result, at_most))}")
+        if not at_least <= result < math.inf:
+            raise fault(f"must be at least {at_least} and finite; try KEY={at_least}")
+        return value if exact else result
+
+    return BeforeValidator(converted)
 
 
-@dataclass
-class MemorySchema:
+def choice(*values: str) -> BeforeValidator:
+    """Return a validator that takes one of these words."""
+
+    def chosen(value: Any) -> Any:
+        if value not in values:
+            near = difflib.get_close_matches(str(value), values, n=1)
+            raise fault(f"allowed are {allowed(values)}; try KEY={near[0] if near else values[0]}")
+        return value
+
+    return BeforeValidator(chosen)
+
+
+def _folder_name(value: Any) -> str:
+    if type(value) not in (str, int, float) or not re.fullmatch(r"\w[\w.-]*", str(value), re.ASCII):
+        raise fault("names a folder: allowed are letters, digits, _, - and dots inside; try KEY=mine")
+    return str(value)
+
+
+def _text(value: Any) -> str:
+    if type(value) not in (str, int, float):
+        raise fault("must not be null" if value is None else "must be text")
+    return str(value)
+
+
+Count = Annotated[int, number(int, 1)]
+Size = Annotated[int, number(int, 0)]
+Rate = Annotated[float, number(float, 0)]
+Fraction = Annotated[float, number(float, 0, 1)]
+Dropout = Annotated[float, number(float, 0, 0.99)]
+Name = Annotated[str, BeforeValidator(_folder_name)]
+Text = Annotated[str, BeforeValidator(_text)]
+
+
+class Group(BaseModel):
+    """A group of settings; it has no other keys."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Memory(Group):
     """When a lane's memory is emptied, read and written."""
 
-    mode: str = choice("none", "reset", "carry")
-    write: str = choice("after_window", "every_segment")
-    rule: str = choice("linear", "delta")
-    evaluation: str = choice("same", "reset")
+    mode: Annotated[str, choice("none", "reset", "carry")]
+    write: Annotated[str, choice("after_window", "every_segment")]
+    rule: Annotated[str, choice("linear", "delta")]
+    evaluation: Annotated[str, choice("same", "reset")]
 
 
-@dataclass
-class DataSchema:
+class Data(Group):
     """The text, its windows and their order."""
 
-    source: str = choice("wikitext2", "wikitext103", "sample", "text_file")
-    path: str | None = MISSING
-    train_chars: int | None = number(at_least=1)
-    validation_start: int = option(0, number(at_least=0))
-    validation_chars: int | None = number(at_least=1)
-    test_chars: int | None = number(at_least=1)
-    window: int = number(at_least=1)
-    order: str = choice("shuffled", "contiguous")
-    windows_per_sample: int = number(at_least=1)
+    source: Annotated[str, choice("wikitext2", "wikitext103", "sample", "text_file")]
+    path: Text | None
+    train_chars: Count | None
+    validation_start: Size = 0
+    validation_chars: Count | None
+    test_chars: Count | None
+    window: Count
+    order: Annotated[str, choice("shuffled", "contiguous")]
+    windows_per_sample: Count
 
 
-@dataclass
-class RecipeSchema:
+class Recipe(Group):
     """How a model is trained."""
 
-    name: str = plain_name()
-    max_epochs: int = number(at_least=1)
-    budget: int | None = option(None, number(at_least=1))
-    patience: int | None = number(at_least=1)
-    batch_size: int = number(at_least=1)
-    evaluation_batch_size: int = number(at_least=1)
-    learning_rate: float = number(at_least=0)
-    warmup: float = option(0, number(at_least=0, at_most=1))
-    final_learning_rate: float = option(1, number(at_least=0, at_most=1))
-    gate_learning_rate: float | None = option(None, number(at_least=0))
-    weight_decay: float = number(at_least=0)
-    decayed: str = option("all", choice("all", "matrices"))
-    gradient_clip: float = number(at_least=0)
-    averaging: float = option(0, number(at_least=0, at_most=0.99999))
-    gradient_depth: int | None = option(None, number(at_least=1))
-    offsets: str = option("fixed", choice("fixed", "random"))
-    embedding_dropout: float = option(0, number(at_least=0, at_most=0.99))
-    attention_dropout: float = option(0, number(at_least=0, at_most=0.99))
-    feed_forward_dropout: float = option(0, number(at_least=0, at_most=0.99))
-    head_dropout: float = option(0, number(at_least=0, at_most=0.99))
-    distillation: float = option(0, number(at_least=0))
-    character_dropout: float = option(0, number(at_least=0, at_most=0.99))
+    name: Name
+    max_epochs: Count
+    budget: Count | None = None
+    patience: Count | None
+    batch_size: Count
+    evaluation_batch_size: Count
+    learning_rate: Rate
+    warmup: Fraction = 0.0
+    final_learning_rate: Fraction = 1.0
+    gate_learning_rate: Rate | None = None
+    weight_decay: Rate
+    decayed: Annotated[str, choice("all", "matrices")] = "all"
+    gradient_clip: Rate
+    averaging: Annotated[float, number(float, 0, 0.99999)] = 0.0
+    gradient_depth: Count | None = None
+    offsets: Annotated[str, choice("fixed", "random")] = "fixed"
+    embedding_dropout: Dropout = 0.0
+    attention_dropout: Dropout = 0.0
+    feed_forward_dropout: Dropout = 0.0
+    head_dropout: Dropout = 0.0
+    distillation: Rate = 0.0
+    character_dropout: Dropout = 0.0
 
 
-@dataclass
-class TrainerSchema:
-    """What a cell runs on."""
+class Trainer(Group):
+    """The devices, precision and processes that a cell runs on."""
 
-    accelerator: str = choice("cpu", "gpu")
-    devices: int = number(at_least=1)
-    precision: str = choice("32-true", "bf16-mixed")
-    micro_batches: int = number(at_least=1)
-    compile: str = choice("auto", "never", "always")
-    num_threads: int = number(at_least=1)
-    snapshot_seconds: float = number(at_least=0)
+    accelerator: Annotated[str, choice("cpu", "gpu")]
+    devices: Count
+    precision: Annotated[str, choice("32-true", "bf16-mixed")]
+    micro_batches: Count
+    compile: Annotated[str, choice("auto", "never", "always")]
+    num_threads: Count
+    snapshot_seconds: Rate
 
 
-@dataclass
-class LoggerSchema:
+class Logger(Group):
     """The mirror in W&B."""
 
-    project: str = MISSING
-    mode: str = choice("offline", "online", "disabled")
+    project: Text
+    mode: Annotated[str, choice("offline", "online", "disabled")]
 
 
-@dataclass
-class ExperimentSchema:
-    """What a sweep is called, and what its differences are taken to: values of model, memory or settings."""
+class Experiment(Group):
+    """The sweep's name, and the variant that its differences are taken to: values of model, memory or settings."""
 
-    name: str = plain_name()
-    baseline: dict[str, Any] = MISSING
+    name: Name
+    baseline: dict[str, Any]
 
 
-@dataclass
-class Schema:
-    """A cell, wholly."""
+class Schema(Group):
+    """The config of a cell; the class of the model checks the model's settings."""
 
-    model: Any = MISSING
-    memory: MemorySchema = field(default_factory=MemorySchema)
-    data: DataSchema = field(default_factory=DataSchema)
-    recipe: RecipeSchema = field(default_factory=RecipeSchema)
-    trainer: TrainerSchema = field(default_factory=TrainerSchema)
-    logger: LoggerSchema = field(default_factory=LoggerSchema)
-    experiment: ExperimentSchema = field(default_factory=ExperimentSchema)
-    seed: int = number(at_least=0, at_most=2**32 - 1)
-    scale: int = option(1, number(at_least=1))
+    model: Any
+    memory: Memory
+    data: Data
+    recipe: Recipe
+    trainer: Trainer
+    logger: Logger
+    experiment: Experiment
+    seed: Annotated[int, number(int, 0, 2**32 - 1)]
+    scale: Count = 1
     force: bool = False
     fail_fast: bool = False
     plan: bool = False
 
 
-def _itself(store: ConfigStore, _: dict[int, Any]) -> ConfigStore:
-    return store
+def options(group: type[BaseModel]) -> dict[str, Any]:
+    """Return the options of a group, and of the groups inside it, with the values that are off."""
+    values = {}
+    for name, field in group.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Group):
+            values[name] = options(field.annotation)
+        elif not field.is_required():
+            values[name] = field.default
+    return values
 
 
-# Hydra copies its store of schemas, 20 ms, for every cell that it composes and 96 times for --help. The store is one a
-# process, and what is loaded from it is copied anyway.
-ConfigStore.__deepcopy__ = _itself  # type: ignore[attr-defined]
-ConfigStore.instance().store(name="schema", node=Schema)
+def typed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config's values, each converted to the type of its field, with options that are not given off.
+
+    Raises UsageError with one line per fault.
+    """
+    try:
+        return Schema.model_validate(values).model_dump()
+    except ValidationError as error:
+        raise UsageError(*lines(error, Schema)) from None
+
+
+def lines(error: ValidationError, schema: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Yield one line per fault: key, value, what is allowed, what to try."""
+    for item in error.errors(include_url=False):
+        *groups, name = map(str, item["loc"])
+        key = prefix + ".".join([*groups, name])
+        if item["type"] == "missing":
+            yield f"{key}: missing; give {key}=VALUE"
+        elif item["type"] == "extra_forbidden":
+            siblings: Any = schema
+            for group in groups:
+                siblings = siblings.model_fields[group].annotation
+            yield no_such_key(key, siblings.model_fields)
+        else:
+            message = "must be true or false" if item["type"] in NOT_A_FLAG else "must be a group of settings"
+            message = item["ctx"]["message"] if item["type"] == FAULT else message
+            yield f"{key}={shown(item['input'])}: {message.replace('KEY', key)}"
+
+
+def shown(value: Any) -> str:
+    """Return a value as it is typed."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,4 +1,4 @@
-"""A text as the bench holds it: two bytes a character, whatever its length and its alphabet."""
+"""Vocabularies, and texts as the bench holds them: two bytes per character, whatever their length and alphabet."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,30 +6,71 @@ from typing import Self
 
 import numpy
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from hrm_bench.data.vocabulary import code_points, symbols
+_MISSING = 255  # stands in a vocabulary's table for every character that it lacks
 
-# By code, whether str.split parts words there: as far as the last such character, U+3000, and one for all that follow.
+# Per code, whether str.split separates words there: up to the last such character, U+3000, and one for all later codes.
 _BLANK = numpy.array([chr(code).isspace() for code in range(0x3002)])
+
+
+class Vocabulary:
+    """The symbols of a text, at most 255; any other character is read as the first symbol and counted as unknown."""
+
+    def __init__(self, characters: str) -> None:
+        if not 0 < len(set(characters)) == len(characters) <= _MISSING:
+            raise ValueError(f"a vocabulary has from 1 to {_MISSING} symbols, each once; this one has {characters!r}")
+        self.characters = characters
+        codes = code_points(characters)
+        self._index = numpy.full(int(codes.max()) + 2, _MISSING, dtype=numpy.uint8)  # the last entry: all later codes
+        self._index[codes] = numpy.arange(len(characters))
+
+    def __len__(self) -> int:
+        return len(self.characters)
+
+    def symbols(self, codes: NDArray[numpy.uint32]) -> tuple[NDArray[numpy.uint8], int]:
+        """Return the indices of (T,) Unicode code points, and the number of unknown ones among them."""
+        indices = self._index[numpy.minimum(codes, len(self._index) - 1)]
+        unknown = indices == _MISSING
+        indices[unknown] = 0
+        return indices, int(unknown.sum())
+
+    def encode(self, text: str) -> tuple[Tensor, int]:
+        """Return the indices of a short text's characters, (T,) int64, and the number of unknown ones among them."""
+        indices, num_unknown = self.symbols(code_points(text))
+        return torch.from_numpy(indices).long(), num_unknown
+
+    def decode(self, indices: Tensor) -> str:
+        """Return the text of (T,) indices."""
+        return "".join(self.characters[index] for index in indices.tolist())
+
+
+def code_points(text: str) -> NDArray[numpy.uint32]:
+    """Return the (T,) Unicode code points of a text."""
+    return numpy.frombuffer(text.encode("utf-32-le"), dtype=numpy.dtype("<u4"))
+
+
+# The 97 symbols of both reports: printable ASCII in code order, then newline and tab.
+PRINTABLE_ASCII = Vocabulary("".join(chr(code) for code in range(32, 127)) + "\n\t")
 
 
 @dataclass(frozen=True, eq=False)
 class Text:
-    """What is kept of the T characters of a split: enough to train on them and to count their words."""
+    """The T characters of a split: enough to train on them and to count their words."""
 
-    indices: Tensor  # (T,) uint8, of the vocabulary
-    blanks: Tensor  # (T,) bool, since a character outside the vocabulary, which is read as a space, may part no words
+    indices: Tensor  # (T,) uint8, into the vocabulary
+    blanks: Tensor  # (T,) bool; an unknown character is read as a space but need not separate words
     unknown_characters: int
 
     @classmethod
-    def read(cls, pieces: Iterable[str]) -> Self:
-        """The text that the pieces make up; each is let go before the next is asked for."""
-        indices, blanks, num_unknown = bytearray(), bytearray(), 0  # bytearrays grow in place, mostly
+    def read(cls, pieces: Iterable[str], vocabulary: Vocabulary = PRINTABLE_ASCII) -> Self:
+        """Read a text from consecutive pieces, each of which is released before the next one is asked for."""
+        indices, blanks, num_unknown = bytearray(), bytearray(), 0  # bytearrays mostly grow in place
         for piece in pieces:
             codes = code_points(piece)
-            found, num_more = symbols(codes)
-            indices += found.tobytes()
+            symbols, num_more = vocabulary.symbols(codes)
+            indices += symbols.tobytes()
             blanks += _BLANK[numpy.minimum(codes, len(_BLANK) - 1)].tobytes()
             num_unknown += num_more
         return cls(
@@ -42,7 +83,7 @@ class Text:
         return len(self.indices)
 
     def num_words(self, start: int, stop: int) -> int:
-        """What ``len(text[start:stop].split())`` is: words, and at both ends parts of words."""
+        """Return ``len(text[start:stop].split())``: the words, with a part of a word at either end counted as one."""
         blanks = self.blanks[start:stop]
         later = blanks[:-1] > blanks[1:]  # the second of two characters begins a word
         return int((~blanks[:1]).count_nonzero() + later.count_nonzero())

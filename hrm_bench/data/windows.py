@@ -1,29 +1,37 @@
 """Windows, samples and lanes: how a text becomes batches.
 
-A window is ``window`` consecutive characters and their next characters; a text of n characters has (n − 1) // window of
-them. A sample is ``windows_per_sample`` consecutive windows; training leaves a last, shorter sample out, scoring does
-not. Shapes: B lanes, T characters.
+A window is ``window`` consecutive characters and the characters that follow them; a text of n characters has
+(n − 1) // window windows. A sample is ``windows_per_sample`` consecutive windows. Training leaves out a last, shorter
+sample; scoring keeps it. A batch's order through the code:
+
+    TrainingBatches (which samples) → Shifted or Samples (their characters) → Loader → (B, T) tokens, (B, T) targets
+
+A checkpoint stores how many batches of the epoch were given (``TrainingBatches.position``); a resumed epoch leaves out
+that many (``skip``). Shapes: B lanes, T characters.
 """
 
 import itertools
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import lightning
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from hrm_bench.charlm import Batch
 from hrm_bench.data.corpora import Corpus
 from hrm_bench.data.text import Text
 from hrm_bench.errors import UsageError
 
+Batch = tuple[Tensor, Tensor]  # (B, T) characters and the characters that follow them
+
 
 class Samples(Dataset[Batch]):
-    """The samples of one split; indexed by a list, it gives their batch of (B, T) characters and next characters."""
+    """The samples of one split; a list of sample numbers gives their batch."""
 
     def __init__(self, name: str, text: Text, *, window: int, windows_per_sample: int) -> None:
-        self.indices = text.indices  # (T,) uint8, the corpus' own
+        self.indices = text.indices  # (T,) uint8
         self.unknown_characters = text.unknown_characters
         self.window = window
         self.num_windows = (len(text) - 1) // window
@@ -34,30 +42,29 @@ class Samples(Dataset[Batch]):
             )
         self.length = windows_per_sample * window  # characters of a whole sample
         self.num_whole = self.num_windows // windows_per_sample
-        self.num_characters = self.num_windows * window  # that are predicted
+        self.num_characters = self.num_windows * window  # number predicted
         self.num_words = text.num_words(1, self.num_characters + 1)
 
     def __len__(self) -> int:
-        return -(-self.num_characters // self.length)
+        return math.ceil(self.num_characters / self.length)
 
-    def __getitem__(self, wanted: list[int]) -> Batch:
-        length = min(self.length, self.num_characters - wanted[-1] * self.length)
-        return self.read([index * self.length for index in wanted], length)
+    def __getitem__(self, samples: list[int]) -> Batch:
+        length = min(self.length, self.num_characters - samples[-1] * self.length)
+        return self.read([index * self.length for index in samples], length)
 
     def read(self, first: list[int], length: int) -> Batch:
-        """So many characters from each of these places of the text, and their next characters."""
+        """Read ``length`` characters from each of these positions of the text, and the characters that follow them."""
         starts = torch.tensor(first)
         positions = starts[:, None] + torch.arange(length)
         return self.indices[positions].long(), self.indices[positions + 1].long()
 
 
 class TrainingBatches(Sampler[list[int]]):
-    """Which whole samples are in batch k of an epoch: a function of (seed, epoch, k) alone.
+    """The whole samples in batch k of an epoch: a function of (seed, epoch, k) alone.
 
-    ``shuffled``: a fresh permutation an epoch. ``contiguous``: each lane is a stream, the text's samples dealt out in
-    as many runs as there are lanes, as equal as can be; the longer runs come first, so lanes only drop off at the end.
-    With ``num_offsets`` above 1 the samples of an epoch begin at one of so many characters, drawn for each epoch.
-    ``position`` is how many batches of the epoch were given; ``skip``, how many the next iteration leaves out.
+    ``shuffled``: a new permutation per epoch. ``contiguous``: each lane reads one run of consecutive samples; the runs
+    are as equal as possible, the longer ones first, so that lanes end only in the last batch. With ``num_offsets``
+    above 1, each epoch draws the character at which its first sample begins.
     """
 
     def __init__(self, num_samples: int, *, batch_size: int, order: str, seed: int, num_offsets: int = 1) -> None:
@@ -67,20 +74,20 @@ class TrainingBatches(Sampler[list[int]]):
         self.order = order
         self.seed = seed
         self.epoch = 0
-        self.position = 0
-        self.skip = 0
+        self.position = 0  # number of batches of the epoch that were given
+        self.skip = 0  # number of batches that the next iteration leaves out
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     @property
     def offset(self) -> int:
-        """The character that this epoch's first sample begins at."""
-        stream = torch.Generator().manual_seed((1 << 62) + (self.seed << 20) + self.epoch)  # not that of the order
+        """The character at which this epoch's first sample begins."""
+        stream = torch.Generator().manual_seed((1 << 62) + (self.seed << 20) + self.epoch)  # not the order's stream
         return int(torch.randint(self.num_offsets, (), generator=stream))
 
     def __len__(self) -> int:
-        return -(-self.num_samples // self.batch_size)
+        return math.ceil(self.num_samples / self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
         self.position, self.skip = self.skip, 0
@@ -100,14 +107,14 @@ class TrainingBatches(Sampler[list[int]]):
 
 
 class EvaluationBatches(Sampler[list[int]]):
-    """Samples in the text's order; a last, shorter sample is a batch of its own."""
+    """The samples in the text's order; a last, shorter sample is a batch of its own."""
 
     def __init__(self, samples: Samples, *, batch_size: int) -> None:
         self.samples = samples
         self.batch_size = batch_size
 
     def __len__(self) -> int:
-        return -(-self.samples.num_whole // self.batch_size) + (len(self.samples) > self.samples.num_whole)
+        return math.ceil(self.samples.num_whole / self.batch_size) + (len(self.samples) > self.samples.num_whole)
 
     def __iter__(self) -> Iterator[list[int]]:
         for batch in torch.arange(self.samples.num_whole).split(self.batch_size):
@@ -156,12 +163,12 @@ class Windows(lightning.LightningDataModule):
 
     @property
     def smallest_batch(self) -> int:
-        """Samples in the training batch that has the fewest."""
+        """The number of samples in the smallest training batch."""
         return min(map(len, self.batches))
 
     @property
-    def characters_an_epoch(self) -> int:
-        """That are trained on."""
+    def characters_per_epoch(self) -> int:
+        """The number of characters that an epoch trains on."""
         return self.batches.num_samples * self.train.length
 
     def train_dataloader(self) -> DataLoader[Batch]:
@@ -178,27 +185,27 @@ class Windows(lightning.LightningDataModule):
 
 
 class Loader(DataLoader[Batch]):
-    """A loader whose sampler gives whole batches, which ``Samples`` gathers at once; it draws no random numbers."""
+    """A loader whose sampler gives whole batches; it draws nothing from PyTorch's global random stream."""
 
     def __init__(self, samples: Dataset[Batch], batches: Sampler[list[int]]) -> None:
-        # An iterator draws a seed for its workers, though there are none: from a stream of its own, not the global one.
+        # An iterator draws a seed for its workers, even if it has none: so give it a stream of its own.
         super().__init__(samples, sampler=batches, batch_size=None, generator=torch.Generator())
 
 
 class Shifted(Dataset[Batch]):
-    """The samples of a split from the epoch's offset on."""
+    """The samples of a split, counted from the epoch's offset."""
 
     def __init__(self, samples: Samples, batches: TrainingBatches) -> None:
         self.samples = samples
         self.batches = batches
 
-    def __getitem__(self, wanted: list[int]) -> Batch:
+    def __getitem__(self, samples: list[int]) -> Batch:
         length = self.samples.length
-        return self.samples.read([self.batches.offset + index * length for index in wanted], length)
+        return self.samples.read([self.batches.offset + index * length for index in samples], length)
 
 
 class TrainingLoader(Loader):
-    """A loader that a checkpoint can put back to the batch where it was: Lightning asks for these two methods."""
+    """A loader that continues at the batch where a checkpoint was taken: Lightning calls its last two methods."""
 
     def __init__(self, samples: Samples, batches: TrainingBatches) -> None:
         super().__init__(Shifted(samples, batches), batches)

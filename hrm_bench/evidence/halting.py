@@ -1,17 +1,17 @@
-"""Where to stop refining, character by character, by the HRM paper's Q-learning (arXiv 2506.21734, section 2).
+"""When to stop refining a character, by the Q-learning of the HRM paper (arXiv 2506.21734, section 2).
 
-The Q head reads the highest state z_m after segment m and says what stopping and going on are worth, each a sigmoid:
+The Q head reads the highest state z_m after segment m and values stopping and continuing, each by a sigmoid:
 
     Q_halt, Q_continue = q_head(z_m)
-    G_halt = 1 where the likeliest character is the one that follows, else 0
-    G_continue = max(Q_halt, Q_continue) after segment m + 1, or Q_halt where that is the last
+    G_halt = 1 if the likeliest character is the one that follows, otherwise 0
+    G_continue = max(Q_halt, Q_continue) after segment m + 1, or Q_halt if segment m + 1 is the last
     loss = binary cross-entropy of Q against G
 
-A character is predicted by the first segment at which Q_halt exceeds Q_continue by a threshold, or by the last. Since
-z_m at a character knows none that follow, neither does the decision: it may differ from character to character.
+A character is predicted by the first segment at which Q_halt exceeds Q_continue by a threshold, or by the last. The
+state z_m at a character does not depend on later characters, so neither does the decision to stop there.
 
-# differs from the paper: the head is fitted to the states of a trained model, which stays as it is, so that one model
-# can be read with and without halting; and characters halt by themselves, where a sequence does in the paper.
+# differs from the paper: the head is fitted to the states of a trained model, which stays unchanged, so that one model
+# can be read with and without halting; each character halts for itself, where the paper halts a whole sequence.
 
 Shapes: S segments, N characters, D width, V vocabulary.
 """
@@ -25,7 +25,7 @@ from torch.nn import functional
 from hrm_bench.charlm import CharLM
 from hrm_bench.data.windows import Samples
 
-SEGMENTS = 4  # the most that a character is refined, or as many as the model was trained with, where that is more
+SEGMENTS = 4  # the most per character, or as many as the model was trained with if that is more
 MOST_FITTED = 50_000  # characters of the training text that the head is fitted to
 STEPS = 300  # of the head's optimizer, each on all characters
 LEARNING_RATE = 0.01
@@ -33,7 +33,7 @@ THRESHOLDS = (-1.0, -0.5, -0.2, -0.1, -0.05, -0.02, 0.0, 0.02, 0.05, 0.1, 0.2, 0
 
 
 class Refined(NamedTuple):
-    """What every segment makes of a text that is read in windows."""
+    """The states and predictions of every segment for a text that is read in windows."""
 
     states: Tensor  # (S, N, D): the highest
     log_probabilities: Tensor  # (S, N, V)
@@ -49,27 +49,31 @@ class Halted(NamedTuple):
 
 
 @torch.no_grad()
-def refined(model: CharLM, samples: Samples, num_segments: int | None = None, most: int | None = None) -> Refined:
-    """Of a model without memory, in evaluation mode; its own number of segments is left as it is.
+def refined(
+    model: CharLM, samples: Samples, num_segments: int | None = None, num_characters: int | None = None
+) -> Refined:
+    """Read a text with a model without memory, in evaluation mode.
 
-    ``most``: only of the first so many characters, to whole windows.
+    Args:
+        model: the model, which stays unchanged.
+        samples: the text.
+        num_segments: segments per window; by default the larger of ``SEGMENTS`` and the model's own number.
+        num_characters: characters to read from the start, rounded up to whole windows; by default all.
     """
-    last = samples.num_characters if most is None else min(most, samples.num_characters)
+    last = samples.num_characters if num_characters is None else min(num_characters, samples.num_characters)
     tokens, targets = samples.read([*range(0, last, model.window)], model.window)
-    trained, model.num_segments = model.num_segments, num_segments or max(SEGMENTS, model.num_segments)
-    try:
-        found = [(each.state[-1], each.logits) for each in model.refine(tokens, model.initial_memory(len(tokens)))]
-    finally:
-        model.num_segments = trained
+    num_segments = num_segments or max(SEGMENTS, model.num_segments)
+    segments = model.refine(tokens, model.initial_memory(len(tokens)), num_segments)
+    states, logits = zip(*((segment.state[-1], segment.logits) for segment in segments), strict=True)
     return Refined(
-        states=torch.stack([state.flatten(0, 1) for state, _ in found]),
-        log_probabilities=torch.stack([logits.flatten(0, 1) for _, logits in found]).double().log_softmax(dim=-1),
+        states=torch.stack([state.flatten(0, 1) for state in states]),
+        log_probabilities=torch.stack([part.flatten(0, 1) for part in logits]).double().log_softmax(dim=-1),
         targets=targets.flatten(),
     )
 
 
 def fit(text: Refined) -> nn.Linear:
-    """A Q head for the states of the training text, from zero weights: the same each time."""
+    """Fit a Q head to the states of the training text; it starts at zero, so the result is always the same."""
     head = nn.Linear(text.states.shape[-1], 2, bias=False)
     nn.init.zeros_(head.weight)
     correct = (text.log_probabilities.argmax(dim=-1) == text.targets).float()  # (S, N)
@@ -77,7 +81,7 @@ def fit(text: Refined) -> nn.Linear:
     for _ in range(STEPS):
         logits = head(text.states)  # (S, N, 2)
         values = logits.detach().sigmoid()
-        onward = torch.cat((values[1:-1].amax(dim=-1), values[-1:, :, 0]))  # (S − 1, N): the last can but halt
+        onward = torch.cat((values[1:-1].amax(dim=-1), values[-1:, :, 0]))  # (S − 1, N): the last can only halt
         loss = functional.binary_cross_entropy_with_logits(logits[..., 0], correct)
         loss = loss + functional.binary_cross_entropy_with_logits(logits[:-1, :, 1], onward)
         optimizer.zero_grad()
@@ -88,7 +92,7 @@ def fit(text: Refined) -> nn.Linear:
 
 @torch.no_grad()
 def halt(text: Refined, head: nn.Linear, threshold: float) -> Halted:
-    """Read a text with the head: each character by the segment that it stops at."""
+    """Predict each character by the segment at which the head stops."""
     values = head(text.states).sigmoid()
     stops = values[..., 0] - values[..., 1] > threshold
     stops[-1] = True
@@ -98,6 +102,6 @@ def halt(text: Refined, head: nn.Linear, threshold: float) -> Halted:
 
 
 def curve(model: CharLM, head: nn.Linear, samples: Samples) -> list[Halted]:
-    """Perplexity by mean segments used, as the threshold goes up; of a head that was fitted to the training text."""
+    """Return perplexity and mean segments per threshold, from low to high, for a head fitted to the training text."""
     text = refined(model, samples)
     return [halt(text, head, threshold) for threshold in THRESHOLDS]

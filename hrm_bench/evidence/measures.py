@@ -1,34 +1,82 @@
-"""From the negative log-likelihood of a text to the figures that are reported.
+"""All evidence of a trained model, as its record keeps it: one line of ``MEASURES`` per key of the record.
 
-All of them say the same of one text, in other units; a character perplexity never stands beside a word perplexity.
+A new measure is a function of ``Trained``, here or in a module of its own, and a line in ``MEASURES``.
 """
 
-import math
-from typing import TypedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from hrm_bench.charlm import CharLM
+from hrm_bench.data.windows import Samples
+from hrm_bench.evidence import causality, probes
+from hrm_bench.evidence.coverage import gradient_coverage
+from hrm_bench.evidence.probes import Reading
+from hrm_bench.records.schema import Floors, Leak, MemoryUse, Record, Score, score
+
+SCORED = ("validation", "test")
+OTHER = {"validation": "test", "test": "validation"}
 
 
-class Score(TypedDict):
-    """How well one text was predicted."""
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A trained model and what its evidence is computed from."""
 
-    nll: float  # mean, nats a character
-    perplexity: float  # a character: exp(nll)
-    bits_per_character: float
-    word_perplexity: float  # exp(total nll / words)
-    characters: int  # that were predicted
-    words: int  # runs of non-blanks among them
+    model: CharLM  # with the best epoch's weights, in evaluation mode
+    untrained: CharLM  # as it was before training
+    samples: Mapping[str, Samples]  # of the three splits
+    nll: Mapping[str, float]  # per scored split: mean nats per character
+    floors: Mapping[str, Floors]  # per scored split: n-gram baselines of the text
+    has_memory: bool  # whether it has a memory that is ever written
+
+    @cached_property
+    def readings(self) -> dict[str, list[Reading]]:
+        """Each scored split, with the memory that each of its windows reads."""
+        return {split: probes.readings(self.model, self.samples[split]) for split in SCORED}
+
+    @cached_property
+    def leak(self) -> dict[str, Leak]:
+        """The dependence of logits on later characters, before training and with the best weights."""
+        samples = self.samples["train"]
+        num_windows = causality.windows_to_audit(samples.length // samples.window)
+        models = {"before_training": self.untrained, "best": self.model}
+        return {moment: causality.leak(model, num_windows=num_windows) for moment, model in models.items()}
 
 
-def score(nll: float, *, characters: int, words: int) -> Score:
-    """Every figure from the mean negative log-likelihood, in nats a character."""
-    return Score(
-        nll=nll,
-        perplexity=_exp(nll),
-        bits_per_character=nll / math.log(2),
-        word_perplexity=_exp(nll * characters / words) if words else math.nan,
-        characters=characters,
-        words=words,
-    )
+def _scores(trained: Trained, split: str) -> Score:
+    samples = trained.samples[split]
+    return score(trained.nll[split], characters=samples.num_characters, words=samples.num_words)
 
 
-def _exp(exponent: float) -> float:
-    return math.exp(exponent) if exponent < 700 else math.inf
+def _bits_by_position(trained: Trained) -> dict[str, list[float]]:
+    return {split: probes.bits_by_position(trained.model, text) for split, text in trained.readings.items()}
+
+
+def _memory_use(trained: Trained) -> dict[str, MemoryUse]:
+    if not trained.has_memory:
+        return {}
+    texts = trained.readings
+    return {split: probes.memory_use(trained.model, texts[split], texts[OTHER[split]]) for split in SCORED}
+
+
+MEASURES: dict[str, Callable[[Trained], Any]] = {
+    "parameters": lambda trained: sum(parameter.numel() for parameter in trained.model.parameters()),
+    "validation": lambda trained: _scores(trained, "validation"),
+    "test": lambda trained: _scores(trained, "test"),
+    "gradient_coverage": lambda trained: gradient_coverage(trained.model),
+    "leak": lambda trained: trained.leak,
+    "causal": lambda trained: causality.is_causal(*trained.leak.values()),
+    "bits_by_position": _bits_by_position,
+    "memory_use": _memory_use,
+    "state_size": lambda trained: probes.state_size(trained.model) if trained.has_memory else 0,
+    "flops_per_character": lambda trained: probes.flops_per_character(trained.model),
+    "unknown_characters": lambda trained: {name: s.unknown_characters for name, s in trained.samples.items()},
+    "floors": lambda trained: dict(trained.floors),
+}
+
+
+def measure(trained: Trained) -> Record:
+    """Compute every measure of a trained model, under its key in the record."""
+    measured: dict[str, Any] = {key: function(trained) for key, function in MEASURES.items()}
+    return Record(**measured)  # type: ignore[typeddict-item]

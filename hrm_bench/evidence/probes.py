@@ -1,11 +1,11 @@
-"""What else is measured of a trained model on a scored text: where in its windows it errs, and what its memory is for.
+"""What is measured of a trained model on a scored text: where in its windows it errs, and how much its memory helps.
 
 Shapes: B lanes, T characters, W windows of a lane.
 """
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,12 +14,13 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from hrm_bench.charlm import Batch, CharLM, Memories
-from hrm_bench.data.windows import Samples
-from hrm_bench.layers.compressive_memory import Memory
+from hrm_bench.charlm import CharLM
+from hrm_bench.data.windows import Batch, Samples
+from hrm_bench.layers import carried
+from hrm_bench.layers.carried import Memory
 from hrm_bench.records.schema import MemoryUse
 
-MOST_LANES = 256  # that are read at once
+MAX_LANES = 256  # lanes that are read at once
 
 
 class Reading(NamedTuple):
@@ -27,105 +28,106 @@ class Reading(NamedTuple):
 
     tokens: Tensor  # (B, W·window)
     targets: Tensor
-    memories: Sequence[Memories]  # W, of B lanes each
+    memories: Sequence[Memory]  # W memories of B lanes each
 
 
 @torch.no_grad()
 def readings(model: CharLM, samples: Samples) -> list[Reading]:
-    """The whole text as it is scored: one lane where memory is carried, else a lane a sample."""
-    return [Reading(*batch, own_memories(model, batch[0])) for batch in _lanes(model, samples)]
+    """Return the whole text as it is scored: one lane if memory is carried, otherwise one lane per sample."""
+    return [Reading(*batch, own_memories(model, batch[0])) for batch in _batches(model, samples)]
 
 
 def bits_by_position(model: CharLM, text: Sequence[Reading]) -> list[float]:
-    """Bits a character at each place in the window, mean over all windows of the text, read as in scoring."""
-    found = torch.cat([_nll(model, each, each.memories) for each in text])
-    return (found.mean(dim=0) / math.log(2)).tolist()
+    """Return the bits per character at each position of a window, mean over the windows of the text as scored."""
+    losses = torch.cat([_nll(model, reading, reading.memories) for reading in text])
+    return (losses.mean(dim=0) / math.log(2)).tolist()
 
 
 def memory_use(model: CharLM, text: Sequence[Reading], others: Sequence[Reading]) -> MemoryUse:
-    """How well a text is read with the model's own memory, with an empty one, and with that of another lane.
+    """Return the perplexity of a text with the model's own memory, an empty one, and that of another text.
 
-    The other lane reads ``others``: at each window its memory has taken in as many windows as the own one has, of
-    another text. Where ``others`` is the shorter, its last memory stands in for those that it has not.
+    The other text is ``others``. At each window its memory has taken in as many windows as the model's own has. If the
+    other text has fewer windows, its last memory serves for the rest.
     """
 
-    def perplexity(memories: Callable[[Reading], Sequence[Memories]]) -> float:
-        return math.exp(float(torch.cat([_nll(model, each, memories(each)) for each in text]).mean()))
+    def perplexity(memories: Callable[[Reading], Sequence[Memory]]) -> float:
+        losses = [_nll(model, reading, memories(reading)) for reading in text]
+        return math.exp(float(torch.cat(losses).mean()))
+
+    def empty(reading: Reading) -> Sequence[Memory]:
+        return [model.initial_memory(len(reading.tokens))] * len(reading.memories)
+
+    def of_others(reading: Reading) -> Sequence[Memory]:
+        return _resized(others[0].memories, len(reading.tokens), len(reading.memories))
 
     return MemoryUse(
-        own=perplexity(lambda each: each.memories),
-        zeroed=perplexity(lambda each: [model.initial_memory(len(each.tokens))] * len(each.memories)),
-        another_lane=perplexity(lambda each: _resized(others[0].memories, len(each.tokens), len(each.memories))),
+        own=perplexity(lambda reading: reading.memories),
+        zeroed=perplexity(empty),
+        another_lane=perplexity(of_others),
     )
 
 
 @torch.no_grad()
-def own_memories(model: CharLM, tokens: Tensor) -> list[Memories]:
-    """The memory that each window of (B, W·window) tokens reads, in order, starting from an empty one."""
+def own_memories(model: CharLM, tokens: Tensor) -> list[Memory]:
+    """Return the memory that each window of (B, W·window) tokens reads, from an empty one on."""
     windows = tokens.split(model.window, dim=1)
-    read = [model.initial_memory(len(tokens))]
+    memories = [model.initial_memory(len(tokens))]
     if not model.uses_memory or model.memory_policy.mode == "none":
-        return read * len(windows)
+        return memories * len(windows)
     for window in windows[:-1]:
-        read.append(model(window, read[-1])[1])
-    return read
+        memories.append(model(window, memories[-1])[1])
+    return memories
 
 
 def state_size(model: CharLM) -> int:
-    """How many numbers a lane carries from window to window."""
-    return sum(memory.matrix.numel() + memory.normalizer.numel() for memory in model.initial_memory(1))
+    """Return how many numbers a lane carries from window to window."""
+    return carried.numel(model.initial_memory(1))
 
 
 def flops_per_character(model: CharLM) -> float:
-    """Floating-point operations of reading one window, a character: two for each multiply-add of a matrix product."""
-    probe = copy.deepcopy(model).train().to("meta")  # shapes are all that it takes; training keeps no metrics
+    """Return the floating-point operations per character of reading a window: two per multiply-add of a product."""
+    probe = copy.deepcopy(model).eval().to("meta")  # which needs shapes only
     text = torch.zeros(1, model.window, dtype=torch.long, device="meta")
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         probe(text)
     return counter.get_total_flops() / model.window
 
 
-def memory_course(model: CharLM) -> dict[str, float]:
-    """Where a model with a memory stands after scoring a text.
-
-    ``memory_share``: what its gates gave to the memory, mean over the text, heads and layers; ``memory_norm``: the
-    Frobenius norm of its matrices at the text's end, mean over lanes, heads and layers.
-    """
-    shares = [share.compute() for name, share in model.named_modules() if name.endswith("memory_share")]
-    norms = [torch.linalg.matrix_norm(memory.matrix).mean() for memory in model.last_memory]
-    return {"memory_share": float(torch.stack(shares).mean()), "memory_norm": float(torch.stack(norms).mean())}
-
-
-def _lanes(model: CharLM, samples: Samples) -> Iterator[Batch]:
-    """The text as it is scored: one lane where memory is carried, else a lane a sample, the last, shorter one alone."""
-    batches = [samples[chosen.tolist()] for chosen in torch.arange(samples.num_whole).split(MOST_LANES) if len(chosen)]
+def _batches(model: CharLM, samples: Samples) -> list[Batch]:
+    """Return the text in lanes as it is scored; a last, shorter sample is a batch of its own."""
+    wanted = [indices for indices in torch.arange(samples.num_whole).split(MAX_LANES) if len(indices)]
+    batches = [samples[indices.tolist()] for indices in wanted]
     if len(samples) > samples.num_whole:
         batches.append(samples[[samples.num_whole]])
     if model.uses_memory and model.memory_policy.evaluation_mode == "carry":
         tokens, targets = (torch.cat([part.flatten() for part in parts])[None] for parts in zip(*batches, strict=True))
         batches = [(tokens, targets)]
-    return ((tokens.to(model.device), targets.to(model.device)) for tokens, targets in batches)
+    return [(tokens.to(model.device), targets.to(model.device)) for tokens, targets in batches]
 
 
 @torch.no_grad()
-def _nll(model: CharLM, reading: Reading, memories: Sequence[Memories]) -> Tensor:
-    """Nats of each character, (W·B, window), in double precision on the CPU.
+def _nll(model: CharLM, reading: Reading, memories: Sequence[Memory]) -> Tensor:
+    """Return the nats of each character, (W·B, window), in double precision on the CPU.
 
-    What a window reads is given, so windows wait for no other: they are read side by side.
+    The memory that a window reads is given, so windows need not wait for each other: many are read at once.
     """
     tokens, targets = (torch.cat(part.split(model.window, dim=1)) for part in (reading.tokens, reading.targets))
-    memory = [Memory.joined(each) for each in zip(*memories, strict=True)]
-    found = []
-    for start in range(0, len(tokens), MOST_LANES):
-        lanes = slice(start, start + MOST_LANES)
-        logits, _ = model(tokens[lanes], tuple(each.lanes(start, start + MOST_LANES) for each in memory))
-        found.append(functional.cross_entropy(logits.transpose(1, 2), targets[lanes], reduction="none"))
-    return torch.cat(found).double().cpu()
+    memory = carried.join(memories)
+    losses = []
+    for start in range(0, len(tokens), MAX_LANES):
+        lanes = slice(start, start + MAX_LANES)
+        logits, _ = model(tokens[lanes], carried.lanes(memory, start, start + MAX_LANES))
+        losses.append(functional.cross_entropy(logits.transpose(1, 2), targets[lanes], reduction="none"))
+    return torch.cat(losses).double().cpu()
 
 
-def _resized(reading: Sequence[Memories], num_lanes: int, num_windows: int) -> list[Memories]:
-    """A reading's memories for so many lanes and windows; where it has fewer, lanes and its last window repeat."""
-    available = len(reading[0][0].matrix)
+def _resized(memories: Sequence[Memory], num_lanes: int, num_windows: int) -> list[Memory]:
+    """Return the memories of a reading for other numbers of lanes and windows.
+
+    If there are too few, the lanes repeat from the first one on, and so does the memory of the last window.
+    """
+    available = carried.num_lanes(memories[0])
+    if available is None:
+        return [memories[0]] * num_windows
     lanes = torch.arange(num_lanes) % available
-    windows = [reading[min(index, len(reading) - 1)] for index in range(num_windows)]
-    return [tuple(type(each)(each.matrix[lanes], each.normalizer[lanes]) for each in memories) for memories in windows]
+    return [carried.select(memories[min(index, len(memories) - 1)], lanes) for index in range(num_windows)]

@@ -13,17 +13,17 @@ ROTARY_BASE = 10_000.0
 
 
 def split_heads(hidden: Tensor, num_heads: int) -> Tensor:
-    """(B, T, D) → (B, H, T, K)."""
+    """Split the width into heads: (B, T, D) → (B, H, T, K)."""
     return hidden.unflatten(-1, (num_heads, -1)).transpose(1, 2)
 
 
 def merge_heads(heads: Tensor) -> Tensor:
-    """(B, H, T, K) → (B, T, D)."""
+    """Join the heads: (B, H, T, K) → (B, T, D)."""
     return heads.transpose(1, 2).flatten(-2)
 
 
 def rotary_angles(length: int, head_width: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines, each (T, K/2), of position · base^(−2i/K) (RoFormer, arXiv 2104.09864, eq. 15)."""
+    """Return cosines and sines, (T, K/2) each, of position · base^(−2i/K) (RoFormer, arXiv 2104.09864, eq. 15)."""
     frequencies = ROTARY_BASE ** (-torch.arange(0, head_width, 2, dtype=torch.float64) / head_width)
     angles = torch.outer(torch.arange(length, dtype=torch.float64), frequencies)
     return angles.cos().float(), angles.sin().float()
@@ -38,7 +38,7 @@ def rotate(heads: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
 class SelfAttention(nn.Module):
     """Multi-head attention over one window: (B, T, D) → (B, T, D), no biases, T at most ``window``.
 
-    With ``causal`` false every position sees the whole window, its own target included: it exists to show that leak.
+    Without ``causal`` every position sees the whole window, its own target included; this exists to show that leak.
     """
 
     def __init__(self, *, width: int, num_heads: int, window: int, causal: bool) -> None:

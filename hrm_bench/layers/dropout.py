@@ -3,34 +3,37 @@
 Shapes: B lanes, T characters, D width, V vocabulary.
 """
 
+from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
-Place = Literal["embedding", "attention", "feed_forward", "head"]
+Site = Literal["embedding", "attention", "feed_forward", "head"]
 
 
 class Dropout(nn.Module):
-    """Zeroes a share of a lane's features, the same at every character of a window (arXiv 1512.05287, section 4.2).
+    """Sets a fraction of a lane's features to zero, the same at all characters of a window.
 
-    A mask has one number a lane and feature, not one a character, which also costs next to nothing. ``place`` says
-    which of the recipe's rates it takes; it is built with rate 0, where it does nothing and draws nothing.
+    So a mask has one number per lane and feature, not per character, and costs next to nothing (arXiv 1512.05287,
+    section 4). ``site`` says which rate of the recipe applies. A new layer has rate 0, at which it changes nothing and
+    draws nothing.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, site: Site) -> None:
         super().__init__()
-        self.place = place
+        self.site = site
         self.rate = 0.0
 
     def forward(self, hidden: Tensor) -> Tensor:  # (B, T, D) → (B, T, D)
         if not self.training or self.rate == 0:
             return hidden
-        kept = hidden.new_empty(hidden.shape[0], 1, hidden.shape[2]).bernoulli_(1 - self.rate)
-        return hidden * (kept / (1 - self.rate))
+        mask = hidden.new_empty(hidden.shape[0], 1, hidden.shape[2]).bernoulli_(1 - self.rate)
+        return hidden * (mask / (1 - self.rate))
 
 
 class Embedding(nn.Embedding):
-    """A vector a character, with dropout: (B, T) → (B, T, D)."""
+    """One vector per character, with dropout: (B, T) → (B, T, D)."""
 
     def __init__(self, vocabulary_size: int, width: int) -> None:
         super().__init__(vocabulary_size, width)
@@ -49,3 +52,18 @@ class Head(nn.Linear):
 
     def forward(self, hidden: Tensor) -> Tensor:
         return super().forward(self.dropout(hidden))
+
+
+@dataclass(frozen=True)
+class CharacterDropout:
+    """A transform of training batches that replaces a fraction of the characters read by random ones.
+
+    Each replacement is drawn uniformly from the vocabulary, so it may be the same character again. Targets stay.
+    """
+
+    rate: float
+    vocabulary_size: int
+
+    def __call__(self, tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        replaced = torch.rand(tokens.shape, device=tokens.device) < self.rate
+        return torch.where(replaced, torch.randint_like(tokens, self.vocabulary_size), tokens), targets

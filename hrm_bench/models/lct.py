@@ -1,105 +1,82 @@
 """LCT+OACD: Lagged Cache Training, one or two layers, with a task loss on the head only.
 
-A window starts from random states and is refined over segments; each reads the states that the segment before left, as
-values without gradient (the lagged cache):
+A window starts from random states and is refined over segments. Each segment reads the states that the segment before
+has left, as values without gradient (the lagged cache):
 
     every segment:        L = block_L(x + L + H)
     every second segment: H = block_H(H + L)      (sequential: the new L; simultaneous: the L before)
     logits = head(concat(L, H))
 
-With one layer there is no H. ``periods`` counts in segments here, since a segment is one step.
+With one layer there is no H. ``periods`` counts segments, since a segment is one step.
 
-Where the reports are silent, and what we chose, once, on seed 42 and validation text:
+The reports do not say how these are chosen. We chose them once, on seed 42 and validation text:
 
-- random states: normal × 0.002, drawn for each lane of each batch; evaluation starts from their mean, zero, so that a
-  score depends neither on a draw nor on a batch size. At 0.02, the embeddings' own spread, the draw drowns the input.
-- rates: 1e-4 for the body, 3e-3 for the head. With 1e-3 the body moves faster than any head follows (perplexity rises
-  again after ten epochs); with 1e-5 patience runs out before OACD has trained anything. Between them, the best epoch's
-  head is within 3 % (nats, validation) of one that is fitted to its states until it has converged: a test says so.
+- Random states: normal × 0.002, drawn for each lane of each batch. Evaluation starts from their mean, zero, so that a
+  score depends neither on a draw nor on a batch size. At 0.02, the spread of the embeddings, the draw drowns the input.
+- Learning rates: 1e-4 for the body, 3e-3 for the head. With 1e-3 the body moves faster than any head can follow, and
+  perplexity rises again after ten epochs. With 1e-5 training stops before OACD has trained anything. With the chosen
+  rates, the best epoch's head is within 3 % (nats, validation) of a head that is fitted to the same states until it has
+  converged. A test measures this.
 
-The head has no bias, and OACD moves the states' centroid to the origin: no direction is left in which such a head could
-say how frequent each character is, which is why LCT+OACD can end above the perplexity of unigram counts. With a bias
-(``head_bias``), a head fitted to the same states gets under them: the same test says so.
+The head has no bias, and OACD moves the states' centroid to the origin. So no direction is left in which the head could
+say how frequent each character is. This is why LCT+OACD can end above the perplexity of the unigram model. With a bias
+(``head_bias``), a head fitted to the same states is below it. The same test measures this.
 
 Shapes: B lanes, T characters, D width, V vocabulary.
 """
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from hrm_bench.charlm import CharLM, Memories, MemoryPolicy, State
+from hrm_bench.charlm import CharLM, Setting, State
 from hrm_bench.layers.block import stack
+from hrm_bench.layers.carried import Memory
 from hrm_bench.layers.dropout import Embedding, Head
-from hrm_bench.layers.hierarchy import Update, update_levels
-from hrm_bench.objectives import Objective
+from hrm_bench.layers.hierarchy import HierarchyConfig, update_levels
 
 
 class LCT(CharLM):
-    """Levels of blocks over a lagged cache of their states; ``periods`` has an entry a level, lowest first."""
+    """Levels of blocks over a lagged cache of their states."""
 
-    def __init__(
-        self,
-        *,
-        vocabulary_size: int,
-        window: int,
-        width: int,
-        num_heads: int,
-        hidden_width: int,
-        num_layers: int,
-        periods: Sequence[int],
-        num_segments: int,
-        update: Update,
-        state_std: float,
-        head_bias: bool,
-        causal: bool,
-        memory: MemoryPolicy,
-        objective: Objective,
-        seed: int,
-    ) -> None:
-        super().__init__(window=window, num_segments=num_segments, memory=memory, objective=objective, seed=seed)
-        self.periods = tuple(periods)
-        self.update: Update = update
-        self.state_std = state_std
-        self.width = width
-        self.embedding = Embedding(vocabulary_size, width)
-        self.levels = nn.ModuleList(
-            stack(
-                num_layers=num_layers,
-                width=width,
-                num_heads=num_heads,
-                hidden_width=hidden_width,
-                window=window,
-                causal=causal,
-            )
-            for _ in self.periods
-        )
-        self.head = Head(width * len(self.periods), vocabulary_size, bias=head_bias)
-        self.initialise(width=width)
-        if head_bias:
+    @dataclass(frozen=True, kw_only=True)
+    class Config(HierarchyConfig):
+        """The hyperparameters of an LCT; its periods count segments."""
+
+        state_std: float  # standard deviation of the random states from which a window starts in training
+        head_bias: bool
+
+    def __init__(self, config: Config, setting: Setting) -> None:
+        super().__init__(setting, num_segments=config.num_segments)
+        self.config = config
+        self.embedding = Embedding(setting.vocabulary_size, config.width)
+        self.levels = nn.ModuleList(stack(config, window=setting.window) for _ in config.periods)
+        self.head = Head(config.width * len(config.periods), setting.vocabulary_size, bias=config.head_bias)
+        self.initialise(width=config.width)
+        if config.head_bias:
             nn.init.zeros_(self.head.bias)
 
     def initial_state(self, num_lanes: int, length: int) -> State:
-        """A state a level, and a tensor as long as the number of segments done so far: lengths can be compiled for."""
         like = self.embedding.weight
-        shape = (num_lanes, length, self.width)
-        levels = tuple(
-            self.state_std * torch.randn(shape, dtype=like.dtype, device=like.device)
+        shape = (num_lanes, length, self.config.width)
+        return tuple(
+            self.config.state_std * torch.randn(shape, dtype=like.dtype, device=like.device)
             if self.training
             else like.new_zeros(shape)
-            for _ in self.periods
+            for _ in self.config.periods
         )
-        return (*levels, like.new_zeros(0))
 
-    def segment(self, tokens: Tensor, state: State, memory: Memories) -> tuple[Tensor, State, Memories]:
-        *levels, done = state
-        updated = update_levels(
-            len(done) + 1,
-            self.periods,
-            self.update,
+    def read_by_head(self, state: State) -> Tensor:
+        return torch.cat(state, dim=-1)
+
+    def segment(self, tokens: Tensor, state: State, memory: Memory, index: int) -> tuple[Tensor, State, Memory]:
+        state = update_levels(
+            index + 1,
+            self.config.periods,
+            self.config.update,
             self.embedding(tokens),
-            tuple(levels),
+            state,
             lambda level, inputs: self.levels[level](inputs),
         )
-        return self.head(torch.cat(updated, dim=-1)), (*updated, done.new_zeros(len(done) + 1)), ()
+        return self.head(self.read_by_head(state)), state, ()

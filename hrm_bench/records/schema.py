@@ -1,16 +1,15 @@
-"""What a record has: the result of one cell, complete without its neighbours."""
+"""What a record contains: the result of one cell, complete without its neighbours."""
 
+import math
 from typing import Any, Literal, NotRequired, TypedDict
 
-from hrm_bench.evidence.measures import Score
-
 SCHEMA_VERSION = 3
+RESCORING_FILE = "evaluation.json"  # beside a sweep's cells: {"answers": [Rescoring, ...]}
+SEARCH_FILE = "search.json"  # beside a sweep's cells: a Search
 
+Floors = dict[str, dict[str, float]]  # n-gram baseline, way of reading → perplexity per character
 
-Floors = dict[str, dict[str, float]]  # floor, way → perplexity a character
-
-
-# Busy (in another process) and waiting (it has not begun) are said of a cell, and never written.
+# "busy" (another process runs it) and "waiting" (not begun) are reported for a cell and never written.
 Status = Literal["finished", "failed", "interrupted", "busy", "waiting"]
 
 
@@ -18,61 +17,136 @@ class Epoch(TypedDict):
     """One row of a cell's history."""
 
     epoch: int  # from 1
-    train_nll: float  # mean over the epoch, last segment of each window, nats a character
+    train_nll: float  # mean over the epoch, last segment of each window, nats per character
     validation_nll: float
     validation_perplexity: float
     seconds: float  # of training, since the cell's first epoch began
-    memory_share: NotRequired[float]  # of a model with a memory: what its gates give to it, mean over validation text
-    memory_norm: NotRequired[float]  # and the norm of a memory's matrix at the end of that text, mean over its heads
+    memory_share: NotRequired[float]  # a model with memory: its gates' mean value over the validation text
+    memory_norm: NotRequired[float]  # a model with memory: mean norm of a memory's matrix at the end of that text
+
+
+class Score(TypedDict):
+    """How well one text was predicted; all figures express the same total negative log-likelihood."""
+
+    nll: float  # mean, nats per character
+    perplexity: float  # per character: exp(nll)
+    bits_per_character: float
+    word_perplexity: float  # exp(total nll / words); NaN for a text without words
+    characters: int  # number predicted
+    words: int  # runs of non-blank characters among them
 
 
 class Leak(TypedDict):
-    """How much of the future any logit shows, by both audits; 0 but for rounding where a model is causal."""
+    """How much any logit depends on later characters, by both audits; a causal model has rounding errors only."""
 
     perturbation: float  # the largest change of a logit when a later character changes
-    gradient: float  # the largest gradient of a logit in a later character's embedding
+    gradient: float  # the largest gradient of a logit with respect to a later character's embedding
 
 
 class MemoryUse(TypedDict):
-    """Perplexity a character of one text, read with the model's own memory and with others in its place."""
+    """Perplexity per character of one text, read with the model's own memory and with others in its place."""
 
     own: float
-    zeroed: float  # an empty one before each window
-    another_lane: float  # at each window, that of a lane which has read as much of the other scored text
+    zeroed: float  # an empty memory before each window
+    another_lane: float  # the memory of a lane that has read as much of the other scored text
 
 
 class Record(TypedDict, total=False):
-    """What a cell leaves behind; an unfinished one ends at ``wandb``, a finished one has no reason."""
+    """What a cell leaves behind: an unfinished record ends at ``wandb``, a finished one has no reason and no log."""
 
     schema_version: int
     identity: str
     status: Status
-    code: str  # a hash of the source that its figures follow from, and of PyTorch's version
+    code: str  # hash of the source that decides the figures, and of PyTorch's version
     config: dict[str, Any]
-    text: str  # twelve hexadecimal digits of a hash of the characters that are used; older records lack it
+    overrides: list[str]  # the words that compose the config again; empty in older records
+    text: str  # first twelve hexadecimal digits of a hash of the characters used; empty in older records
     model: str
     memory: str  # none | reset | carry
     seed: int
     parameters: int
     versions: dict[str, str]
-    reason: str  # why it is not finished
+    reason: str  # why the cell is not finished
     log: str
-    notes: list[str]  # what else is to be known of how it ran; most have none
-    wandb: str  # offline | online | disabled, as it came to be
+    notes: list[str]  # anything unusual about how the cell ran
+    wandb: str  # offline | online | disabled: the mode in effect
     history: list[Epoch]
     best_epoch: int  # chosen on validation
     validation: Score
     test: Score
     gradient_coverage: dict[str, list[str]]  # which losses reach each component
     leak: dict[str, Leak]  # before_training and best: of the best checkpoint
-    causal: bool  # whether all of these are but rounding
-    bits_by_position: dict[str, list[float]]  # of each scored split: bits a character, by place in the window
-    memory_use: dict[str, MemoryUse]  # of each scored split; empty without a memory that is ever written
+    causal: bool  # whether every leak is rounding only
+    bits_by_position: dict[str, list[float]]  # per scored split: bits per character, by position in the window
+    memory_use: dict[str, MemoryUse]  # per scored split; empty for a model whose memory is never written
     state_size: int  # numbers that a lane carries from window to window
     flops_per_character: float  # of reading, without training: twice the multiply-adds of all matrix products
-    unknown_characters: dict[str, int]  # of each split, read as the vocabulary's first symbol
-    floors: dict[str, Floors]  # perplexity of counting models on each scored split: floor, way
+    unknown_characters: dict[str, int]  # per split, read as the vocabulary's first symbol
+    floors: dict[str, Floors]  # per scored split: n-gram baselines
     seconds: float  # the whole cell
     train_seconds: float
-    characters_per_second: float  # that training reads, the text of a teacher among them
+    characters_per_second: float  # read in training, generated text included
     peak_memory: int  # bytes: of the process on a CPU, of the allocator on a GPU
+
+
+def score(nll: float, *, characters: int, words: int) -> Score:
+    """Compute every figure of a text from its mean negative log-likelihood, in nats per character."""
+    return Score(
+        nll=nll,
+        perplexity=_exp(nll),
+        bits_per_character=nll / math.log(2),
+        word_perplexity=_exp(nll * characters / words) if words else math.nan,
+        characters=characters,
+        words=words,
+    )
+
+
+def _exp(exponent: float) -> float:
+    return math.exp(exponent) if exponent < 700 else math.inf
+
+
+class Halting(TypedDict):
+    """What stopping at a threshold gives, by seed."""
+
+    threshold: float
+    mean_segments: list[float]
+    perplexity: list[float]
+
+
+class Rescoring(TypedDict):
+    """Perplexities of a variant on one split, read in other ways; a list has one value per seed."""
+
+    variant: str
+    split: str
+    seeds: list[int]
+    scored: list[float]  # as the results table has it
+    sliding: list[float] | None
+    averaged_seeds: float
+    with_counts: list[float] | None  # None if the training text is too long to be counted
+    segments: dict[str, list[float]]  # by their number; empty for a model of one segment
+    halting: list[Halting]  # empty for a model without Q head
+
+
+class Trial(TypedDict):
+    """Values that a search tried, and the result."""
+
+    values: dict[str, Any]  # by key of the recipe
+    perplexity: float | None  # None if the cell failed
+    cell: str  # its folder
+
+
+class Study(TypedDict):
+    """The trials of one model."""
+
+    study: str  # model, memory, seed
+    validation_start: int  # of the characters that decide
+    validation_chars: int | None
+    trials: list[Trial]
+
+
+class Search(TypedDict):
+    """All studies of a search, and what they have in common."""
+
+    seed: int
+    space: dict[str, dict[str, Any]]
+    studies: list[Study]

@@ -1,27 +1,43 @@
-"""The result record of a cell: one JSON file, written whole or not at all, complete without its neighbours."""
+"""How records are written and read: one JSON file per cell, written whole or not at all, upgraded when read."""
 
+import copy
 import itertools
 import json
+import math
 import os
 import typing
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from hrm_bench.errors import UsageError
-from hrm_bench.records.schema import SCHEMA_VERSION, Record
+from hrm_bench.records.schema import SCHEMA_VERSION, Record, score
 
-LOCK_FILE = ".lock"  # of a cell's folder, and of a sweep's
+LOCK_FILE = ".lock"  # in the folder of a cell and of a sweep
 RECORD_FILE = "record.json"
-CONFIG_FILE = "config.yaml"  # beside it, as soon as the cell has begun
+CONFIG_FILE = "config.yaml"  # beside the record, as soon as the cell has begun
+ARCHIVE_SUFFIX = ".jsonl"  # of a file that holds the records of a sweep, one per line
+
+# Keys that older records lack, and their value there.
+DEFAULTS: dict[str, Any] = {
+    "overrides": [],
+    "text": "",
+    "notes": [],
+    "versions": {},
+    "history": [],
+    "gradient_coverage": {},
+    "leak": {},
+    "memory_use": {},
+    "unknown_characters": {},
+}
 
 
 @contextmanager
 def replacing(path: Path, *, lasting: bool = True) -> Iterator[IO[bytes]]:
-    """A file to write in the place of ``path``: a reader finds the old one or the new one, never a part of it.
+    """Open a file that replaces ``path`` when it is complete; a reader finds the old file or the new one.
 
-    Where writing fails, the old one stays. ``lasting`` waits until the new one would outlive a loss of power.
+    If writing fails, the old file stays. ``lasting`` waits until the new one would survive a loss of power.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -37,38 +53,54 @@ def replacing(path: Path, *, lasting: bool = True) -> Iterator[IO[bytes]]:
 
 
 def write_json(path: Path, value: Any, *, lasting: bool = True) -> None:
-    """Write a value so that a reader finds the old file or the new one, never a part of it."""
-    text = json.dumps(value, indent=1)
+    """Write a value as JSON, atomically; a number that JSON does not have (NaN, Infinity) is written as null."""
+    text = json.dumps(_finite(value), indent=1, allow_nan=False)
     with replacing(path, lasting=lasting) as file:
         file.write(text.encode())
 
 
 def read_json(path: Path) -> Any:
-    """What a file has that lies beside records; None where there is none. Raises UsageError where it is not JSON."""
+    """Read a file that lies beside records; None if there is none. Raises UsageError if it is not JSON."""
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise UsageError(f"{path}: not JSON ({error}); remove it, or make it again") from error
+        raise UsageError(f"{path}: not JSON ({error}); remove it, or create it again") from error
 
 
 def read(folder: Path) -> Record | None:
-    """The record in a cell's folder, if it has one. Raises UsageError where the file is not a record."""
+    """Read the record in a cell's folder; None if there is none. Raises UsageError if the file is not a record."""
     path = folder / RECORD_FILE
     try:
-        record: Any = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
     except ValueError as error:
         raise UsageError(f"{path}: not a record ({error}); its sweep, run again, sets it aside") from error
-    if not isinstance(record, dict) or not {"schema_version", "status", "identity"} <= record.keys():
+    if not _is_record(content):
         raise UsageError(f"{path}: not a record (it has no status); its sweep, run again, sets it aside")
-    return typing.cast(Record, record)
+    return upgrade(content)
+
+
+def upgrade(record: Record) -> Record:
+    """Return a record with the keys that versions before this one did not write, and with NaN in place of null."""
+    values = copy.deepcopy(DEFAULTS)
+    values.update(record)
+    upgraded = typing.cast(Record, values)
+    if record["schema_version"] != SCHEMA_VERSION:
+        return upgraded
+    for split in ("validation", "test"):
+        figures = values.get(split, {})
+        if None in figures.values() and figures["nll"] is not None:
+            values[split] = score(figures["nll"], characters=figures["characters"], words=figures["words"])
+    for leak in upgraded["leak"].values():
+        leak.update({audit: math.nan for audit, value in leak.items() if value is None})  # type: ignore[typeddict-item]
+    return upgraded
 
 
 def read_or_set_aside(folder: Path) -> tuple[Record | None, list[str]]:
-    """The record in a cell's folder; a damaged one gets another name, and a sentence says so."""
+    """Read the record in a cell's folder; rename a damaged one, and return a note that says so."""
     try:
         return read(folder), []
     except UsageError:
@@ -76,16 +108,11 @@ def read_or_set_aside(folder: Path) -> tuple[Record | None, list[str]]:
 
 
 def set_aside(path: Path, why: str) -> str:
-    """Give a damaged file another name, under which nobody reads it and a person can; a sentence that says so."""
+    """Rename a damaged file, so that no program reads it and a person can; return a note that says so."""
     number = next(n for n in itertools.count(1) if not path.with_name(f"{path.name}.damaged-{n}").exists())
     aside = path.with_name(f"{path.name}.damaged-{number}")
     path.replace(aside)
     return f"{path.name} was damaged ({why}) and is kept as {aside.name}: the cell began again"
-
-
-def is_set_aside(path: Path) -> bool:
-    """Whether a file is one that was damaged."""
-    return ".damaged-" in path.name
 
 
 def is_finished(record: Record | None) -> bool:
@@ -93,18 +120,57 @@ def is_finished(record: Record | None) -> bool:
     return record is not None and record["status"] == "finished" and record["schema_version"] == SCHEMA_VERSION
 
 
+def read_all(path: Path) -> Iterator[Record]:
+    """Yield every record in a sweep's folder, ordered by folder name, or in an archive (``.jsonl``), in its order.
+
+    Raises UsageError if a file cannot be read or is not a record.
+    """
+    if path.suffix == ARCHIVE_SUFFIX and not path.is_dir():
+        yield from _read_archive(path)
+        return
+    for folder in _cell_folders(path):
+        record = read(folder)
+        if record is not None:
+            yield record
+
+
 def read_whole(sweep: Path) -> Iterator[Record]:
-    """Every record in a sweep's folder that can be read."""
-    for path in sorted(sweep.glob(f"*/{RECORD_FILE}")):
+    """Yield every record in a sweep's folder, except those that are damaged."""
+    for folder in _cell_folders(sweep):
         with suppress(UsageError):
-            record = read(path.parent)
+            record = read(folder)
             if record is not None:
                 yield record
 
 
-def read_all(sweep: Path) -> Iterator[Record]:
-    """Every record in a sweep's folder, in the order of its cells' names."""
-    for folder in sorted(path.parent for path in sweep.glob(f"*/{RECORD_FILE}")):
-        record = read(folder)
-        if record is not None:
-            yield record
+def _cell_folders(sweep: Path) -> list[Path]:
+    return sorted(path.parent for path in sweep.glob(f"*/{RECORD_FILE}"))
+
+
+def _read_archive(file: Path) -> Iterator[Record]:
+    try:
+        entries = [json.loads(line) for line in file.read_bytes().splitlines()]
+        records = [entry["content"] for entry in entries if PurePosixPath(entry["path"]).name == RECORD_FILE]
+    except OSError as error:
+        raise UsageError(f"{file}: cannot be read ({error.strerror}); give a sweep's folder or an archive") from error
+    except (ValueError, LookupError, TypeError) as error:
+        raise UsageError(f"{file}: not an archive ({error}); give one that `archive pack` has written") from error
+    for record in records:
+        if not _is_record(record):
+            raise UsageError(f"{file}: has a line that is not a record; give one that `archive pack` has written")
+        yield upgrade(record)
+
+
+def _is_record(content: Any) -> bool:
+    return isinstance(content, dict) and {"schema_version", "status", "identity"} <= content.keys()
+
+
+def _finite(value: Any) -> Any:
+    """Replace every float that is NaN or infinite by None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

@@ -1,172 +1,211 @@
-"""The results table of a sweep: a row a variant, in the terminal, as CSV and as Markdown."""
+"""Tables of a study, and what a table is. texts.yaml has titles, captions and columns."""
 
-import csv
 import json
 import math
-from collections.abc import Container, Iterable, Sequence
-from dataclasses import fields
+import shlex
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.measure import Measurement
-from rich.table import Table
-from rich.text import Text
+import yaml
 
+from hrm_bench.records.facts import SPLITS, ngram, same_text, unigram
 from hrm_bench.records.schema import Record
-from hrm_bench.report.variants import Row, Variant, counting, unigram, variants
-from hrm_bench.statistics import Difference
+from hrm_bench.report.frame import Study
+from hrm_bench.statistics import paired_difference, power_law
+from hrm_bench.table import Table, make_table, mean_sd
 
-WIDEST = 10_000  # characters
-TEXT = {"model", "memory", "settings"}  # headings of words; all others are of figures
+TEXTS: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("texts.yaml").read_text(encoding="utf-8"))
+LENGTH = "data.train_chars"
+UNKNOWN = "not known: these records do not keep the words of their command"
+FEWEST_LENGTHS = 3  # that tell a curve from a line between two points
 
 
-def _with_sd(mean: float | None, sd: float | None) -> str:
-    if mean is None:
+def table(name: str, rows: Iterable[Mapping[str, Any]], **values: Any) -> Table | None:
+    """Make the table that texts.yaml describes under this name; None if no column but the first has anything."""
+    return make_table(TEXTS[name], rows, **values)
+
+
+def difference_text(values: Sequence[float], baseline: Sequence[float]) -> str:
+    """Return the mean of a paired difference, and its mean and interval in percent of the baseline."""
+    difference = paired_difference(values, baseline)
+    if difference is None:
         return ""
-    return f"{mean:.2f}" + ("" if sd is None else f" ± {sd:.2f}")
+    low, high = difference.percent_interval(statistics.fmean(baseline))
+    interval = "" if low is None else f" [{low:+.2f}, {high:+.2f}]"
+    return f"{difference.mean:+.3f} ({difference.percent:+.2f} %{interval})"
 
 
-def _difference(found: Difference | None) -> str:
-    if found is None:
-        return ""
-    interval = "" if found.low is None else f" [{found.low:+.2f}, {found.high:+.2f}]"
-    return f"{found.mean:+.2f}{interval} ({found.percent:+.1f} %)"
+def _perplexities(v: Any, split: str) -> dict[int, float]:
+    return {seed: record[split]["perplexity"] for seed, record in v.records.items()}
 
 
-def _flat_row(row: Row) -> dict[str, Any]:
-    """A row for CSV: the parts of the difference as columns of their own."""
-    values = {each.name: getattr(row, each.name) for each in fields(Row)}
-    difference = values.pop("difference")
-    values["on_plateau"] = " ".join(map(str, row.on_plateau))
-    for name in Difference._fields:
-        values[f"difference_{name}"] = None if difference is None else getattr(difference, name)
-    return values
+def results(study: Study) -> Table | None:
+    """Show every variant by rank: the causal ones of each text, then the others."""
+    texts: list[Record] = []
 
+    def place(v: Any) -> tuple[int, float]:
+        if not any(same_text(text, v.first) for text in texts):
+            texts.append(v.first)
+        return next(n for n, text in enumerate(texts) if same_text(text, v.first)), v.rank or math.inf
 
-def cells(variant: Variant) -> dict[str, str]:
-    """A row as a reader sees it, by heading."""
-    row = variant.row
-    return {
-        "rank": str(row.rank or ""),
-        "model": row.model,
-        "memory": variant.memory if row.causal else f"{variant.memory}, not causal".lstrip(", "),
-        "settings": row.settings,
-        "parameters": f"{row.parameters:,}",
-        "seeds": str(row.seeds),
-        "validation perplexity": _with_sd(row.validation_mean, row.validation_sd),
-        "test perplexity": _with_sd(row.test_mean, row.test_sd),
-        "best epoch": f"{row.best_epoch:.1f}",
-        "left the plateau": f"{row.left_plateau} of {row.seeds}",
-        "on the plateau": ", ".join(map(str, row.on_plateau)) if row.left_plateau else "",
-        "of those that left": _with_sd(row.left_mean, row.left_sd) if 0 < row.left_plateau < row.seeds else "",
-        "published": _with_sd(row.published, None),
-        "difference to baseline": _difference(row.difference),
-        "p": "" if row.p_holm is None else f"{row.p_holm:.3f}",
-    }
+    def row(v: Any) -> dict[str, Any]:
+        left = [perplexity for seed, perplexity in _perplexities(v, "validation").items() if seed not in v.on_plateau]
+        interval = "" if v.difference_low is None else f" [{v.difference_low:+.2f}, {v.difference_high:+.2f}]"
+        form = "" if v.difference_mean is None else "{:+.2f}{} ({:+.1f} %)"
+        return v._asdict() | {
+            "memory_text": v.memory_shown if v.causal else f"{v.memory_shown}, not causal".lstrip(", "),
+            **{split: mean_sd([*_perplexities(v, split).values()]) for split in SPLITS},
+            "stuck": f" (not {', '.join(map(str, v.on_plateau))})" if v.on_plateau and v.left_plateau else "",
+            "left": mean_sd(left) if 0 < v.left_plateau < v.seeds else "",
+            "difference": form.format(v.difference_mean, interval, v.difference_percent),
+        }
 
-
-def grid(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
-    """Headings and cells, without the columns that are empty everywhere."""
-    lines = [cells(variant) for variant in variants(records)]
-    headings = [heading for heading in lines[0] if any(line[heading] for line in lines)]
-    return headings, [[line[heading] for heading in headings] for line in lines]
-
-
-def _counted(record: Record) -> str:
-    within, going_on = counting(record, "window"), counting(record, "adaptive")
-    if within is None or going_on is None:
-        return "; its n-grams are too many to count in passing, but python -m hrm_bench.floors does"
-    name, validation, test = within
-    return (
-        f"; {name} {validation:.2f} and {test:.2f} within the window, "
-        f"{going_on[1]:.2f} and {going_on[2]:.2f} when it goes on counting"
-    )
-
-
-def caption(records: Sequence[Record]) -> str:
-    """What the figures are of, and what counting reaches there: a sentence for each text in the records."""
-    by_length = sorted(records, key=lambda record: record["config"]["data"]["train_chars"] or math.inf)
-    texts = {json.dumps([record["config"]["data"]["source"], record["floors"]]): record for record in by_length}
     scored = {
-        f"{record['validation']['characters']:,} validation and {record['test']['characters']:,} test characters of "
-        f"{record['config']['data']['source']}": None
-        for record in texts.values()
+        f"{r['validation']['characters']:,} validation and {r['test']['characters']:,} test characters of "
+        f"{r['config']['data']['source']}": None
+        for r in study.cells.record
     }
-    told = [f"Perplexity a character, mean ± sd over seeds, on {', and on '.join(scored)}."]
-    for record in texts.values():
-        data = record["config"]["data"]
-        which = "whole training text" if data["train_chars"] is None else f"{data['train_chars']:,} training characters"
-        of = f"the {which} of {data['source']}" if len(texts) > 1 else "the same training characters"
-        told.append(
-            f"Counting {of} reaches, on validation and test: "
-            f"unigram {unigram(record):.2f} and {record['floors']['test']['unigram']['full']:.2f}{_counted(record)}."
-        )
-    told.append("Best epoch chosen on validation.")
-    codes: dict[str, set[str]] = {}
-    for record in records:
-        codes.setdefault(record["model"], set()).add(record["code"])
-    told += [
-        f"The cells of {model} are of {len(found)} versions of the code; force=true runs them again with this one."
-        for model, found in codes.items()
-        if len(found) > 1
+    codes = {model: {r["code"] for r in records} for model, records in study.cells.groupby("model").record}
+    outdated = " The cells of {} were made by {} versions of the code; force=true runs them again."
+    notes = [outdated.format(model, len(some)) for model, some in codes.items() if len(some) > 1]
+    shown = sorted(study.variants.itertuples(), key=place)
+    return table("results", map(row, shown), scored=", and on ".join(scored), notes="".join(notes))
+
+
+def baselines(study: Study) -> Table | None:
+    """Show what n-gram models reach on each text."""
+    texts = {json.dumps([r["config"]["data"]["source"], r["floors"]]): r for r in study.cells.record[::-1]}
+    rows = []
+    for record in sorted(texts.values(), key=lambda record: record["config"]["data"]["train_chars"] or math.inf):
+        length, source = (record["config"]["data"][key] for key in ("train_chars", "source"))
+        models: list[Any] = [("unigram", *(unigram(record, split) for split in SPLITS))]
+        for way, meaning in (("window", "within the window"), ("adaptive", "updated as it reads")):
+            models += [(f"{name}, {meaning}", *values) for name, *values in filter(None, [ngram(record, way)])]
+        if len(models) == 1:
+            models.append(("not counted here: too long a text; python -m hrm_bench.floors counts", None, None))
+        text = f"{source}, {'all' if length is None else f'{length:,}'} characters"
+        rows += [{"text": text} | dict(zip(("name", *SPLITS), model, strict=True)) for model in models]
+    return table("baselines", rows)
+
+
+def cost(study: Study) -> Table | None:
+    """Show size and time of each variant: medians over seeds."""
+    rows = []
+    for v in study.variants.itertuples():
+        row = v._asdict()
+        for key in ("state_size", "flops_per_character", "characters_per_second", "seconds", "peak_memory"):
+            known = [record[key] for record in v.records.values() if record.get(key) is not None]
+            row[key] = statistics.median(known) if known else None
+        rows.append(row | {"megabytes": row["peak_memory"] and row["peak_memory"] / 1e6})
+    return table("cost", rows)
+
+
+def leaks(study: Study) -> Table | None:
+    """Show the largest leak that either audit measured in any seed, before training or after."""
+    rows = []
+    for v in study.variants.itertuples():
+        measured = [leak for record in v.records.values() for leak in record.get("leak", {}).values()]
+        largest = {name: max(leak[name] for leak in measured) for name in (measured[0] if measured else ())}
+        rows.append(v._asdict() | largest | {"audit": "✓ causal" if v.causal else "✗ not causal"})
+    return table("leaks", rows)
+
+
+def coverage(study: Study) -> Table | None:
+    """Show which losses reach each component: one column per model, or per variant if a model's variants differ."""
+    columns: dict[str, dict[str, list[str]]] = {}
+    for model, group in study.variants.groupby("model", sort=False):
+        reached = {v.label: v.first.get("gradient_coverage", {}) for v in group.itertuples()}
+        some, *others = reached.values()
+        columns |= {str(model): some} if all(other == some for other in others) else reached
+    columns = {name: column for name, column in columns.items() if column}
+
+    def losses(column: Mapping[str, list[str]], component: str) -> str:
+        return " and ".join(column[component]) or "✗ none" if component in column else "–"
+
+    rows = [
+        {"component": component} | {name: losses(column, component) for name, column in columns.items()}
+        for component in dict.fromkeys(component for column in columns.values() for component in column)
     ]
-    found = [variant.row for variant in variants(records)]
-    if any(row.left_plateau < row.seeds for row in found):
-        told.append("A seed has left the plateau when it is more than 5 % under the unigram counts on validation.")
-    if not all(row.causal for row in found):
-        told.append("What is not causal has seen what it was to predict: it is shown, and not ranked.")
-    if any(row.p_holm is not None for row in found):
-        told.append("Differences are of validation, paired by seed, with 95 % BCa intervals; p: sign-flip, Holm.")
-    return " ".join(told)
+    return table("coverage", rows)
 
 
-def show(records: Sequence[Record]) -> None:
-    """Print the table."""
-    title = ", ".join(sorted({record["config"]["experiment"]["name"] for record in records}))
-    print_grid(title, *grid(records), words=TEXT, note=caption(records))
+def memory_use(study: Study) -> list[Table | None]:
+    """Show perplexity with the own memory, an empty one and another text's: one table per split."""
+
+    def row(v: Any, split: str) -> dict[str, Any]:
+        uses = [record["memory_use"][split] for record in v.records.values()]
+        values = {name: [use[name] for use in uses] for name in ("own", "zeroed", "another_lane")}
+        shown = {name: mean_sd(some) for name, some in values.items()}
+        return v._asdict() | shown | {"difference": difference_text(values["zeroed"], values["own"])}
+
+    having = [v for v in study.variants.itertuples() if all(r.get("memory_use") for r in v.records.values())]
+    return [table("memory_use", [row(v, split) for v in having], split=split) for split in SPLITS]
 
 
-def print_grid(
-    title: str,
-    headings: Sequence[str],
-    lines: Iterable[Sequence[str]],
-    *,
-    words: Container[str],
-    note: str,
-    ruled: bool = False,
-) -> None:
-    """Print any table and its note; where there is no terminal that sets a width, as wide as it needs to be."""
-    console = Console()
-    table = Table(title=Text(title), show_lines=ruled)
-    for heading in headings:
-        table.add_column(Text(heading), justify="left" if heading in words else "right", overflow="fold")
-    for line in lines:
-        table.add_row(*map(Text, line))
-    if not console.is_terminal:
-        console.width = WIDEST
-        console.width = max(Measurement.get(console, console.options, table).maximum, 1)
-    console.print(table)
-    console.print(note, highlight=False, markup=False, soft_wrap=not console.is_terminal)
+def against_ngrams(study: Study) -> Table | None:
+    """Show what a carried memory gains on the same model without one, and what an n-gram model gains by updates."""
+    rows = []
+    for v in study.variants[study.variants.memory == "carry"].itertuples():
+        for other in study.variants[(study.variants.memory == "none") & (study.variants.model == v.model)].itertuples():
+            if all(dict(v.settings_values).get(name, value) == value for name, value in other.settings_values):
+                row: dict[str, Any] = {"variant": v.label, "causal": v.causal}
+                best = [ngram(v.first, way) for way in ("window", "adaptive")]
+                for place, split in enumerate(SPLITS, start=1):
+                    own, theirs = _perplexities(v, split), _perplexities(other, split)
+                    seeds = sorted(own.keys() & theirs.keys())
+                    row[f"carried memory, {split}"] = difference_text(*([p[s] for s in seeds] for p in (own, theirs)))
+                    window, updated = ([float(model[place])] if model else [] for model in best)
+                    row[f"updated n-grams, {split}"] = difference_text(updated, window)
+                rows.append(row)
+                break
+    return table("against_ngrams", rows)
 
 
-def markdown(records: Sequence[Record]) -> str:
-    """The table in Markdown, under its caption."""
-    return f"{caption(records)}\n\n{markdown_grid(*grid(records), words=TEXT)}\n"
+def commands(study: Study) -> Table | None:
+    """Show the command that trains each variant again, from the words that its records keep."""
+    rows = []
+    for v in study.variants.itertuples():
+        words = [word for word in v.first.get("overrides", []) if not word.startswith("seed=")]
+        words = [*(["-m"] if v.seeds > 1 else []), *words, f"seed={','.join(map(str, sorted(v.records)))}"]
+        command = shlex.join(["python", "-m", "hrm_bench", *words]) if v.first.get("overrides") else UNKNOWN
+        rows.append(v._asdict() | {"command": command})
+    named = dict.fromkeys(word for r in study.cells.record for word in r.get("overrides", []) if "experiment=" in word)
+    whole = [{"label": "all", "command": f"python -m hrm_bench -m {word}"} for word in named]
+    return table("commands", [*whole, *rows])
 
 
-def markdown_grid(headings: Sequence[str], lines: Iterable[Sequence[str]], *, words: Container[str]) -> str:
-    """Any table in Markdown, columns of words to the left and all others to the right."""
-    ruler = ["---" if heading in words else "---:" for heading in headings]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [headings, ruler, *lines])
+def families(study: Study) -> list[dict[str, Any]]:
+    """Return each model at one size with its texts of several lengths, the bits on validation, and their power law.
+
+    Bits per character fall as a power of the length of the training text (Kaplan et al., arXiv 2001.08361, section 3).
+    """
+    points: dict[tuple[str, int, bool], list[Any]] = defaultdict(list)
+    for v in study.variants.itertuples():
+        if (length := dict(v.settings_values).get(LENGTH)) is not None:
+            label = " ".join(v.label.replace(f"{LENGTH}={length}", "").split())
+            bits = [record["validation"]["bits_per_character"] for record in v.records.values()]
+            points[label, v.parameters, v.causal] += [(length, value) for value in bits]
+    fitted = []
+    for (label, parameters, causal), some in points.items():
+        lengths, bits = map(list, zip(*some, strict=True))
+        if len(set(lengths)) >= FEWEST_LENGTHS:
+            row = {"label": label, "parameters": parameters, "causal": causal, "lengths": lengths, "bits": bits}
+            fitted.append(row | {"law": power_law(lengths, bits)})
+    return fitted
 
 
-def write(records: Sequence[Record], folder: Path) -> list[Path]:
-    """Write results.md and results.csv into a sweep's folder; the paths written."""
-    (folder / "results.md").write_text(markdown(records), encoding="utf-8")
-    with (folder / "results.csv").open("w", newline="", encoding="utf-8") as file:
-        lines = [_flat_row(variant.row) for variant in variants(records)]
-        writer = csv.DictWriter(file, fieldnames=list(lines[0]))
-        writer.writeheader()
-        writer.writerows(lines)
-    return [folder / "results.md", folder / "results.csv"]
+def scaling(study: Study) -> Table | None:
+    """Show the fitted power laws of validation bits by length of the training text."""
+    rows = families(study)
+    for row in rows:
+        law = row["law"]
+        row |= {"cells": len(row["bits"]), "spread": law.spread}
+        for name, length in (("shortest", min(row["lengths"])), ("longest", max(row["lengths"]))):
+            bits, low, high = law.at(length)
+            row |= {name: length, f"at_{name}": f"{bits:.3f}" + ("" if low is None else f" [{low:.3f}, {high:.3f}]")}
+        low, change, high = (e and 100 * (10**e - 1) for e in (law.low, law.exponent, law.high))
+        row["change"] = f"{change:+.1f} %" + ("" if law.low is None else f" [{low:+.1f}, {high:+.1f}]")
+    return table("scaling", rows)

@@ -1,57 +1,57 @@
-"""A search for the values of a recipe, the same number of trials for every model, as a sweep of cells.
+"""A search for the values of a recipe, with the same number of trials for every model, as a sweep of cells.
 
-``hydra.sweeper.search`` declares it (conf/experiment/tuning.yaml): the space, the number of trials, and a seed. Each
-combination of the sweep's other values has a study of its own, which begins with the values of the recipe as it stands,
-where they are in the space, and which Optuna's tree-structured Parzen estimator guides (arXiv 2304.11127). A round asks
-every study for one trial and runs these as cells, side by side; the best validation perplexity of each is its study's
-answer.
+``hydra.sweeper.search`` declares it (conf/experiment/tuning.yaml): the space, the number of trials and a seed. Each
+combination of the sweep's other values has its own study. A study begins with the recipe's present values, if they are
+in the space. Optuna's tree-structured Parzen estimator (arXiv 2304.11127) proposes its later trials. A round takes one
+trial of every study and runs these as cells, side by side. The best validation perplexity decides.
 
-What a study asks next is a function of the seed and of the answers before, and cells that are finished are not run
-again. So a search that was stopped, typed again, goes on where it was, and ends as if it had not been.
+A study's next proposal depends only on the seed and on the results so far, and finished cells do not run again. So the
+same command continues a search that was stopped, and ends as if it had not been stopped.
 """
 
 import re
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from hrm_bench.config.identity import memory_mode
-from hrm_bench.config.schema import RecipeSchema
+from hrm_bench import cli
+from hrm_bench.cells.cell import Cell
+from hrm_bench.config.schema import Recipe
 from hrm_bench.errors import UsageError, no_such_key
-from hrm_bench.records import store
-from hrm_bench.records.schema import Record
-from hrm_bench.report import searches
-from hrm_bench.report.searches import Trial
-from hrm_bench.report.searches import perplexity as perplexity_of
-from hrm_bench.sweeps.sweep import Cell, Result
-from hrm_bench.training import stopping
+from hrm_bench.records import schema, store
+from hrm_bench.records.schema import Trial
+from hrm_bench.sweeps.sweep import Outcomes, Result, job_words
+from hrm_bench.training.stopping import StopSignal
 
 GROUP = "hydra.sweeper.search"
-RECIPES = "recipes"  # the folder of the chosen values, a file a model
-UNGUIDED = 4  # first trials of a study; a longer search begins like a shorter one, and so goes on with it
+VALUES_FILE = "tuned_values.yaml"  # the best values, as conf/tuned_values.yaml has them
+UNGUIDED = 4  # first trials of a study; a constant, so that a longer search begins like a shorter one
 DIGITS = 3  # significant ones, of a value that is tried
 KEYS = {"low", "high", "log", "choices"}
-WHOLE = {each.name: int in (typing.get_args(each.type) or (each.type,)) for each in fields(RecipeSchema)}
+TYPES = typing.get_type_hints(Recipe)
+IS_WHOLE = {key: int in (typing.get_args(TYPES[key]) or (TYPES[key],)) for key in Recipe.model_fields}
 
-Plan = Callable[[Sequence[str]], Cell]  # a cell of overrides; raises UsageError
+Space = Mapping[str, Mapping[str, Any]]  # by key of the recipe: low, high and perhaps log; or choices
+Plan = Callable[[Sequence[str]], Cell]  # returns the cell of overrides; raises UsageError
 
 
 @dataclass(frozen=True)
 class Search:
-    """What is declared."""
+    """What a config declares."""
 
-    trials: int
+    trials: int  # per study
     seed: int
-    space: Mapping[str, Mapping[str, Any]]  # by key of the recipe: low, high and, if it is so, log; or choices
+    space: Space
 
     @classmethod
     def declared(cls, values: Mapping[str, Any]) -> "Search":
-        """From a config. Raises UsageError."""
-        names = [each.name for each in fields(cls)]
+        """Return the search that a config declares. Raises UsageError."""
+        names = [item.name for item in fields(cls)]
         faults = [no_such_key(f"{GROUP}.{name}", names) for name in values if name not in names]
         faults += [f"{GROUP}.{name}: missing; give {GROUP}.{name}=VALUE" for name in names if name not in values]
         if faults:
@@ -59,203 +59,224 @@ class Search:
         return cls(**values)
 
     def __post_init__(self) -> None:
-        """Raise UsageError, a line a fault."""
-        if faults := [*self._faults()]:
+        """Raise UsageError with one line per fault."""
+        faults = [
+            f"{GROUP}.{name}={value}: must be a whole number, at least {least}"
+            for name, value, least in (("trials", self.trials, 1), ("seed", self.seed, 0))
+            if type(value) is not int or value < least
+        ]
+        if isinstance(self.space, Mapping) and self.space:
+            faults += [fault for key, limits in self.space.items() for fault in _limit_faults(key, limits)]
+        else:
+            faults.append(f"{GROUP}.space={self.space}: must have at least one key of the recipe")
+        if faults:
             raise UsageError(*faults)
 
-    def _faults(self) -> Iterator[str]:
-        for name, value, least in (("trials", self.trials, 1), ("seed", self.seed, 0)):
-            if type(value) is not int or value < least:
-                yield f"{GROUP}.{name}={value}: must be a whole number, at least {least}"
-        if not isinstance(self.space, Mapping) or not self.space:
-            yield f"{GROUP}.space={self.space}: must have a key of the recipe at least"
-            return
-        for key, each in self.space.items():
-            yield from _range_faults(key, each)
 
-
-def _range_faults(key: str, each: Any) -> Iterator[str]:
+def _limit_faults(key: str, limits: Any) -> Iterator[str]:
     name = f"{GROUP}.space.{key}"
-    if key not in WHOLE:
-        yield no_such_key(name, WHOLE)
-    elif not isinstance(each, Mapping) or each.keys() - KEYS or ({"low", "high"} <= each.keys()) == ("choices" in each):
-        yield f"{name}={each}: give low and high, and log if need be; or choices"
-    elif "choices" in each:
-        if not isinstance(each["choices"], Sequence) or not each["choices"] or isinstance(each["choices"], str):
-            yield f"{name}.choices={each['choices']}: must be a list of values"
+    given = limits if isinstance(limits, Mapping) else {}
+    if key not in IS_WHOLE:
+        yield no_such_key(name, IS_WHOLE)
+    elif given.keys() - KEYS or ({"low", "high"} <= given.keys()) == ("choices" in given):
+        yield f"{name}={limits}: give low and high, and log if it is needed; or choices"
+    elif "choices" in given:
+        choices = given["choices"]
+        if not isinstance(choices, list) or not choices:
+            yield f"{name}.choices={choices}: must be a list of values"
     else:
-        low, high, is_log = each["low"], each["high"], each.get("log", False)
-        kinds, kind = ((int,), "a whole number") if WHOLE[key] else ((int, float), "a number")
-        faults = [f"{name}.{n}={v}: must be {kind}" for n, v in (("low", low), ("high", high)) if type(v) not in kinds]
-        yield from faults
-        if type(is_log) is not bool:
-            yield f"{name}.log={is_log}: must be true or false"
-        elif not faults and not low < high:
-            yield f"{name}: low={low} must be below high={high}"
-        elif not faults and is_log and low <= 0:
-            yield f"{name}.low={low}: must be above 0, for log=true"
+        yield from _range_faults(name, whole=IS_WHOLE[key], **given)
+
+
+def _range_faults(name: str, low: Any, high: Any, log: Any = False, *, whole: bool) -> Iterator[str]:
+    allowed, kind = ((int,), "a whole number") if whole else ((int, float), "a number")
+    wrong = {end: value for end, value in (("low", low), ("high", high)) if type(value) not in allowed}
+    yield from (f"{name}.{end}={value}: must be {kind}" for end, value in wrong.items())
+    if type(log) is not bool:
+        yield f"{name}.log={log}: must be true or false"
+    elif not wrong and not low < high:
+        yield f"{name}: low={low} must be below high={high}"
+    elif not wrong and log and low <= 0:
+        yield f"{name}.low={low}: must be above 0, for log=true"
 
 
 @dataclass
 class Study:
     """The trials of one combination of the sweep's other values."""
 
-    name: str  # model, memory, seed, and what else the combinations differ in
-    cell: Cell  # as it is without what is searched for
-    optimiser: Any  # optuna.Study
+    name: str  # model, memory, seed, and the other values in which the combinations differ
+    cell: Cell  # with the recipe's own values
+    optimizer: Any  # optuna.Study
     trials: list[Trial] = field(default_factory=list)
 
     @property
     def best(self) -> Trial | None:
-        """The one with the lowest perplexity, the first of equals; None where all have failed."""
-        return min((each for each in self.trials if each["perplexity"] is not None), key=perplexity_of, default=None)
+        """The trial with the lowest perplexity, the first of equals; None if all failed."""
+        finished = [trial for trial in self.trials if trial["perplexity"] is not None]
+        return min(finished, key=lambda trial: trial["perplexity"] or inf, default=None)
 
 
 def studies_of(search: Search, combinations: Sequence[Cell], plan: Plan) -> list[Study]:
-    """A study, not yet begun, for each of the cells, as composed without what is searched for.
+    """Return one study, not yet begun, for each of these cells, which have the recipe's own values.
 
-    Raises UsageError where a cell would choose on what results are of, or where an end of the space is no cell.
+    Raises UsageError if results are scored on what a cell would choose on, or if an end of the space is not allowed.
     """
     try:
         import optuna
     except ImportError as error:
-        raise UsageError(f"{GROUP}: takes Optuna; pip install 'hrm_bench[tuning]'") from error
+        raise UsageError(f"{GROUP}: needs Optuna; pip install 'hrm_bench[tuning]'") from error
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    if any(cell.cfg.data.validation_start == 0 for cell in combinations):
+    if any(cell.config.data.validation_start == 0 for cell in combinations):
         raise UsageError(
-            "data.validation_start=0: a search would choose on the validation characters that results are of; "
+            "data.validation_start=0: a search would choose on the validation characters that results are scored on; "
             "try data.validation_start=5000"
         )
-    made = []
+    studies = []
     for name, cell in zip(_names(combinations), combinations, strict=True):
         for values in _ends(search.space):
-            plan([*cell.overrides, *_words(values)])
+            plan([*job_words(cell), *_overrides(values)])
         sampler = optuna.samplers.TPESampler(seed=search.seed, n_startup_trials=UNGUIDED)
         study = Study(name, cell, optuna.create_study(sampler=sampler))
-        if all(_is_in(each, cell.cfg.recipe[key]) for key, each in search.space.items()):
-            study.optimiser.enqueue_trial({key: cell.cfg.recipe[key] for key in search.space})
-        made.append(study)
-    return made
+        if all(_is_inside(limits, cell.config.recipe[key]) for key, limits in search.space.items()):
+            study.optimizer.enqueue_trial({key: cell.config.recipe[key] for key in search.space})
+        studies.append(study)
+    return studies
 
 
-def run(search: Search, studies: Sequence[Study], plan: Plan, execute: Callable[[Sequence[Cell]], Result]) -> Result:
-    """Search; the studies have their trials, and what became of all their cells is given back.
+def run(
+    search: Search,
+    studies: Sequence[Study],
+    plan: Plan,
+    execute: Callable[[Sequence[Cell]], Result],
+    stop: StopSignal,
+) -> Result:
+    """Run the search, add the trials to the studies, and return the outcomes of all cells.
 
-    ``execute`` runs cells. It ends early where it is asked to stop.
+    ``execute`` runs the cells of a round. The search ends early if ``stop`` has a reason.
     """
     from optuna.trial import TrialState
 
     cells: dict[Path, Cell] = {}
-    outcomes: dict[Path, Record] = {}
+    outcomes = Outcomes()
     has_run = False
     for _ in range(search.trials):
-        asked = [(study, study.optimiser.ask()) for study in studies]
-        values = [_values(trial, search.space) for _, trial in asked]
-        tried = [plan([*study.cell.overrides, *_words(each)]) for (study, _), each in zip(asked, values, strict=True)]
+        proposals = [study.optimizer.ask() for study in studies]
+        values = [_proposed_values(proposal, search.space) for proposal in proposals]
+        tried = [plan([*job_words(study.cell), *_overrides(v)]) for study, v in zip(studies, values, strict=True)]
+        cells.update({cell.folder: cell for cell in tried})
         result = execute(list({cell.folder: cell for cell in tried}.values()))
-        cells |= {cell.folder: cell for cell in result.cells}
-        outcomes |= result.outcomes
-        has_run |= result.has_run
-        for (study, trial), each, cell in zip(asked, values, tried, strict=True):
+        outcomes.update(result.outcomes)
+        has_run = has_run or result.has_run
+        for study, proposal, given, cell in zip(studies, proposals, values, tried, strict=True):
             record = outcomes[cell.folder]
             if record["status"] not in ("finished", "failed"):
                 continue
             perplexity = record["validation"]["perplexity"] if record["status"] == "finished" else None
-            study.trials.append(Trial(values=each, perplexity=perplexity, cell=cell.folder.name))
-            study.optimiser.tell(trial, perplexity, state=TrialState.FAIL if perplexity is None else None)
-        if stopping.requested() is not None or result.request.reason is not None:
+            study.trials.append(Trial(values=given, perplexity=perplexity, cell=cell.folder.name))
+            study.optimizer.tell(proposal, perplexity, state=TrialState.FAIL if perplexity is None else None)
+        if stop.requested():
             break
-    return Result(list(cells.values()), outcomes, result.request, has_run)
+    return Result(list(cells.values()), outcomes, has_run)
+
+
+def write(studies: Sequence[Study], search: Search, root: Path) -> list[Path]:
+    """Write all trials into one file, and the best values as lines for conf/tuned_values.yaml; return the paths."""
+    content = schema.Search(
+        seed=search.seed,
+        space={key: dict(limits) for key, limits in search.space.items()},
+        studies=[
+            schema.Study(
+                study=study.name,
+                validation_start=study.cell.config.data.validation_start,
+                validation_chars=study.cell.config.data.validation_chars,
+                trials=study.trials,
+            )
+            for study in studies
+        ],
+    )
+    written = [root / schema.SEARCH_FILE]
+    store.write_json(written[0], content)
+    lines = [_line(name, study) for name, study in zip(_row_names(studies), studies, strict=True) if study.best]
+    if lines:
+        written.append(root / VALUES_FILE)
+        with store.replacing(written[-1]) as file:
+            file.write("\n".join(["tuned:", *lines, ""]).encode())
+    return written
+
+
+def _line(name: str, study: Study) -> str:
+    """Return the line of conf/tuned_values.yaml with the best values of a study."""
+    assert study.best is not None
+    values = yaml.safe_dump(study.best["values"], default_flow_style=True, sort_keys=False, width=inf).strip()
+    return f"  {name}: {values} # {study.best['perplexity']:.2f}, the best of {len(study.trials)} trials"
+
+
+def print_best(studies: Sequence[Study], search: Search) -> None:
+    """Print the best trial of each study."""
+    rows = []
+    for study in studies:
+        values: list[Any] = [""] * (1 + len(search.space))
+        if study.best is not None:
+            values = [f"{study.best['perplexity']:.2f}", *study.best["values"].values()]
+        rows.append([study.name, len(study.trials), *values])
+    data = studies[0].cell.config.data
+    end = "the end" if data.validation_chars is None else f"{data.validation_start + data.validation_chars:,}"
+    cli.print_table(
+        "search",
+        ["study", "trials", "validation perplexity", *search.space],
+        rows,
+        text_columns={"study"},
+        caption=f"The best trial of each study, on validation characters {data.validation_start + 1:,} to {end}.",
+    )
 
 
 def _names(cells: Sequence[Cell]) -> list[str]:
-    """What tells the cells of a search apart."""
+    """Return what distinguishes each of these cells from the others."""
     shared = set.intersection(*(set(cell.overrides) for cell in cells))
-    made = []
+    names = []
     for cell in cells:
-        cfg = cell.cfg
-        told = {f"model={cfg.model.name}", f"memory={memory_mode(cfg)}", f"seed={cfg.seed}"}
-        made.append(" ".join([cell.label, *(word for word in cell.overrides if word not in shared | told)]))
-    return made
+        cfg = cell.config
+        known = shared | {f"model={cfg.model.name}", f"memory={cell.memory}", f"seed={cfg.seed}"}
+        names.append(" ".join([cell.label, *(word for word in cell.overrides if word not in known)]))
+    return names
 
 
-def _ends(space: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Values in which each end of each range, and each choice, is there once at least."""
-    ends = {key: each["choices"] if "choices" in each else (each["low"], each["high"]) for key, each in space.items()}
+def _row_names(studies: Sequence[Study]) -> list[str]:
+    """Return the name of each study's model, or of the study if its model has several."""
+    models = [str(study.cell.config.model.name) for study in studies]
+    return [
+        model if models.count(model) == 1 else re.sub(r"[^\w.=]+", "-", study.name)
+        for study, model in zip(studies, models, strict=True)
+    ]
+
+
+def _ends(space: Space) -> Iterator[dict[str, Any]]:
+    """Yield values that contain each end of each range, and each choice, at least once."""
+    ends = {key: limits.get("choices") or (limits["low"], limits["high"]) for key, limits in space.items()}
     for index in range(max(map(len, ends.values()))):
         yield {key: values[min(index, len(values) - 1)] for key, values in ends.items()}
 
 
-def _is_in(space: Mapping[str, Any], value: Any) -> bool:
-    if "choices" in space:
-        return value in space["choices"]
-    return value is not None and bool(space["low"] <= value <= space["high"])
+def _is_inside(limits: Mapping[str, Any], value: Any) -> bool:
+    if "choices" in limits:
+        return value in limits["choices"]
+    return value is not None and bool(limits["low"] <= value <= limits["high"])
 
 
-def _values(trial: Any, space: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """What Optuna suggests, in the digits that are told."""
-    found: dict[str, Any] = {}
-    for key, each in space.items():
-        if "choices" in each:
-            found[key] = trial.suggest_categorical(key, list(each["choices"]))
-            continue
-        suggest = trial.suggest_int if WHOLE[key] else trial.suggest_float
-        value = suggest(key, each["low"], each["high"], log=each.get("log", False))
-        found[key] = value if WHOLE[key] else float(f"{value:.{DIGITS}g}")
-    return found
+def _proposed_values(proposal: Any, space: Space) -> dict[str, Any]:
+    """Return the values of an Optuna trial, rounded to ``DIGITS``."""
+    values: dict[str, Any] = {}
+    for key, limits in space.items():
+        if "choices" in limits:
+            values[key] = proposal.suggest_categorical(key, list(limits["choices"]))
+        elif IS_WHOLE[key]:
+            values[key] = proposal.suggest_int(key, limits["low"], limits["high"], log=limits.get("log", False))
+        else:
+            value = proposal.suggest_float(key, limits["low"], limits["high"], log=limits.get("log", False))
+            values[key] = float(f"{value:.{DIGITS}g}")
+    return values
 
 
-def _words(values: Mapping[str, Any]) -> list[str]:
+def _overrides(values: Mapping[str, Any]) -> list[str]:
     return [f"recipe.{key}={'null' if value is None else value}" for key, value in values.items()]
-
-
-def write(studies: Sequence[Study], search: Search, root: Path) -> list[Path]:
-    """All trials as one file, and of each model the best one's values as a file for conf/recipe/tuned/; the paths."""
-    told = [
-        {
-            "study": study.name,
-            "validation_start": study.cell.cfg.data.validation_start,
-            "validation_chars": study.cell.cfg.data.validation_chars,
-            "trials": study.trials,
-        }
-        for study in studies
-    ]
-    space = {key: dict(each) for key, each in search.space.items()}
-    store.write_json(root / searches.FILE, {"seed": search.seed, "space": space, "studies": told})
-    written = [root / searches.FILE]
-    for study, name in zip(studies, _file_names(studies), strict=True):
-        if study.best is not None:
-            path = root / RECIPES / f"{name}.yaml"
-            path.parent.mkdir(exist_ok=True)
-            heading = (
-                f"# The best of {len(study.trials)} trials: validation perplexity {study.best['perplexity']:.2f}.\n"
-            )
-            with store.replacing(path) as file:
-                file.write((heading + yaml.safe_dump(study.best["values"], sort_keys=False)).encode())
-            written.append(path)
-    return written
-
-
-def _file_names(studies: Sequence[Study]) -> list[str]:
-    """The model of each; where it has several studies, all that tells them apart."""
-    models = [str(study.cell.cfg.model.name) for study in studies]
-    return [
-        name if models.count(name) == 1 else re.sub(r"[^\w.=]+", "-", study.name)
-        for study, name in zip(studies, models, strict=True)
-    ]
-
-
-def show(studies: Sequence[Study], search: Search) -> None:
-    """Print the best trial of each study."""
-    from hrm_bench.report.tables import print_grid
-
-    headings = ["study", "trials", "validation perplexity", *search.space]
-    lines = []
-    for study in studies:
-        best = study.best
-        values = [] if best is None else [f"{best['perplexity']:.2f}", *map(str, best["values"].values())]
-        lines.append([study.name, str(len(study.trials)), *values, *[""] * (len(headings) - 2 - len(values))])
-    data = studies[0].cell.cfg.data
-    note = f"The best trial of each study, {searches.where(data.validation_start, data.validation_chars)}."
-    print_grid("search", headings, lines, words={"study"}, note=note)

@@ -5,64 +5,81 @@ from typing import Any, cast, get_args
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from hrm_bench.charlm import CharLM, MemoryPolicy
+from hrm_bench.charlm import CharLM, MemoryPolicy, Setting
 from hrm_bench.config.identity import locate
 from hrm_bench.data import corpora
-from hrm_bench.data.vocabulary import CHARACTERS
+from hrm_bench.data.corpora import Corpus
+from hrm_bench.data.kneser_ney import MOST_COUNTED
+from hrm_bench.data.text import PRINTABLE_ASCII
 from hrm_bench.data.windows import Windows
 from hrm_bench.errors import UsageError
-from hrm_bench.layers.dropout import Place
-from hrm_bench.objectives import OptimizerSettings
+from hrm_bench.layers.dropout import CharacterDropout, Site
+from hrm_bench.optimizers import OptimizerSettings
 
-WIDTHS = ("width", "num_heads", "hidden_width")  # what of a model grows with its scale
-MOST_COUNTED = 1_000_000  # characters of all splits up to which a cell has its n-gram floors: half a minute, 0.4 GB
+SCALED = ("width", "num_heads", "hidden_width")  # the sizes of a model that grow with its scale
 
 
 def build(cfg: DictConfig) -> CharLM:
-    """The model that a config describes, initialised from its seed; an ordinary module that needs no Trainer.
+    """Return the model that a config describes, initialised from its seed, with its objective and transforms.
 
-    At another scale its heads are as wide as before and its parameters about scale² times as many; AdamW's rate for
-    matrices falls as their width grows, so that one that suits a narrow model suits a wide one (arXiv 2203.03466).
+    It is an ordinary module that needs no Trainer. At another scale its heads are as wide as before and it has about
+    scale² times as many parameters. AdamW's learning rate is divided by the scale, so that a rate that suits a narrow
+    model suits a wide one (arXiv 2203.03466). A dropout rate for a site that the model does not have is left out, with
+    a sentence in ``model.notes``.
+
+    Raises:
+        ConfigFault: the model's ``Config`` refuses a value.
     """
-    settings = OmegaConf.to_container(cfg.model, resolve=True)
-    settings = cast(dict[str, Any], settings)
-    del settings["name"]
-    settings |= {key: cfg.scale * settings[key] for key in WIDTHS if key in settings}
-    objective = settings.pop("objective")
-    if cfg.recipe.gradient_depth is not None and "gradient_depth" in settings:
-        settings["gradient_depth"] = cfg.recipe.gradient_depth
-    optimizer = OptimizerSettings(
-        learning_rate=cfg.recipe.learning_rate / cfg.scale,
-        gate_learning_rate=cfg.recipe.gate_learning_rate,
-        weight_decay=cfg.recipe.weight_decay,
-        gradient_clip=cfg.recipe.gradient_clip,
-        decayed=cfg.recipe.decayed,
-        warmup=cfg.recipe.warmup,
-        final_learning_rate=cfg.recipe.final_learning_rate,
-        micro_batches=cfg.trainer.micro_batches,
+    values = _values(cfg.model)
+    objective = cast(dict[str, Any], values.pop("objective"))
+    values.update({key: cfg.scale * values[key] for key in SCALED if key in values})
+    if cfg.recipe.gradient_depth is not None and "gradient_depth" in values:
+        values["gradient_depth"] = cfg.recipe.gradient_depth
+    setting = Setting(
+        vocabulary_size=len(PRINTABLE_ASCII), window=cfg.data.window, memory=MemoryPolicy(**cfg.memory), seed=cfg.seed
     )
+    model_class: Any = locate(cfg.model._target_)
     with torch.random.fork_rng():
-        torch.manual_seed(cfg.seed)  # for what a model does not draw by itself, as CharLM.initialise does
-        model: CharLM = locate(settings.pop("_target_"))(
-            **settings,
-            vocabulary_size=len(CHARACTERS),
-            window=cfg.data.window,
-            memory=MemoryPolicy(**cast(dict[str, Any], cfg.memory)),
-            objective=locate(objective.pop("_target_"))(**objective, optimizer=optimizer),
-            seed=cfg.seed,
-        )
-    rates = {place: cfg.recipe[f"{place}_dropout"] for place in get_args(Place)}
-    try:
-        model.regularise(character_dropout=cfg.recipe.character_dropout, **rates)
-    except ValueError as error:
-        key, rate = f"recipe.{error}_dropout", rates[str(error)]
-        raise UsageError(f"{key}={rate}: model={cfg.model.name} has no such dropout; try {key}=0") from error
+        torch.manual_seed(cfg.seed)  # for parameters that a model does not draw by CharLM.initialise
+        model: CharLM = model_class(model_class.Config(**values), setting)
+    objective_class: Any = locate(objective.pop("_target_"))
+    model.objective = objective_class(objective_class.Config(**objective), optimizer_settings(cfg))
+    if rate := cfg.recipe.character_dropout:
+        model.transforms.append(CharacterDropout(rate, setting.vocabulary_size))
+    for site in model.regularise({site: cfg.recipe[f"{site}_dropout"] for site in get_args(Site)}):
+        key, rate = f"recipe.{site}_dropout", cfg.recipe[f"{site}_dropout"]
+        model.notes.append(f"{key}={rate} is left out: model={cfg.model.name} has no such dropout")
     return model
 
 
-def load_windows(cfg: DictConfig) -> Windows:
-    """The batches that a config describes. Raises UsageError where the text is not to be had, or too short."""
-    corpus = corpora.load(cfg.data)
+def optimizer_settings(cfg: DictConfig) -> OptimizerSettings:
+    """Return the optimizer settings of a recipe, at the config's scale."""
+    recipe = cfg.recipe
+    return OptimizerSettings(
+        learning_rate=recipe.learning_rate / cfg.scale,
+        gate_learning_rate=recipe.gate_learning_rate,
+        weight_decay=recipe.weight_decay,
+        gradient_clip=recipe.gradient_clip,
+        decayed=recipe.decayed,
+        warmup=recipe.warmup,
+        final_learning_rate=recipe.final_learning_rate,
+        micro_batches=cfg.trainer.micro_batches,
+    )
+
+
+def _values(group: DictConfig) -> dict[str, Any]:
+    """Return the values of a model's config, lists as tuples."""
+    values = cast(dict[str, Any], OmegaConf.to_container(group, resolve=True))
+    return {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in values.items()
+        if key not in ("name", "_target_")
+    }
+
+
+def load_windows(cfg: DictConfig, corpus: Corpus | None = None) -> Windows:
+    """Cut a corpus (by default, the config's) into batches. Raises UsageError if it cannot be read or is too short."""
+    corpus = corpora.load(cfg.data) if corpus is None else corpus
     if cfg.recipe.distillation and len(corpus.train) > MOST_COUNTED:
         raise UsageError(
             f"recipe.distillation={cfg.recipe.distillation}: the training text has {len(corpus.train):,} characters, "
@@ -78,8 +95,10 @@ def load_windows(cfg: DictConfig) -> Windows:
         offsets=cfg.recipe.offsets,
         seed=cfg.seed,
     )
-    if (devices := cfg.trainer.devices) > 1 and (smallest := windows.smallest_batch) < devices:
-        size = cfg.recipe.batch_size
-        fault = f"with recipe.batch_size={size} an epoch has a batch of {smallest}, fewer than one each"
-        raise UsageError(f"trainer.devices={devices}: {fault}; try recipe.batch_size={size + 1}")
+    devices, size = cfg.trainer.devices, cfg.recipe.batch_size
+    if devices > 1 and windows.smallest_batch < devices:
+        raise UsageError(
+            f"trainer.devices={devices}: with recipe.batch_size={size} an epoch has a batch of "
+            f"{windows.smallest_batch}, fewer than one each; try recipe.batch_size={size + 1}"
+        )
     return windows

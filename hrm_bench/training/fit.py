@@ -1,99 +1,146 @@
-"""From a cell's config to a trained and scored model: what its figures follow from."""
+"""From a cell's config, text and model to a trained model, and how it is scored."""
 
 import logging
 import math
+from datetime import timedelta
 from pathlib import Path
 
 import lightning
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.strategies import DDPStrategy, Strategy
 from omegaconf import DictConfig
 
 from hrm_bench.charlm import CharLM
 from hrm_bench.data import corpora
-from hrm_bench.data.distillation import teacher
+from hrm_bench.data.corpora import Corpus
+from hrm_bench.data.distillation import generated_text
 from hrm_bench.data.windows import Windows
-from hrm_bench.training import ranks, snapshots
 from hrm_bench.training.averaging import Averaging
 from hrm_bench.training.build import build
 from hrm_bench.training.recorder import Recorder
-from hrm_bench.training.snapshots import Snapshots
+from hrm_bench.training.snapshots import AtomicCheckpointIO, BestEpoch, Snapshots
+from hrm_bench.training.stopping import StopSignal
 
 log = logging.getLogger("hrm_bench")
 
-STEPS_WORTH_COMPILING = 20_000  # compiling takes half a minute, and saves some 5 ms a step at the published sizes
+STEPS_WORTH_COMPILING = 20_000  # compiling takes half a minute, and saves some 5 ms per step at the published sizes
+RANK_TIMEOUT = timedelta(minutes=5)  # for a rank that waits for another; one that has died is noticed at once
 
 
-def num_epochs(cfg: DictConfig, data: Windows) -> int:
-    """As many as there are, or as the budget of characters allows, the last one whole."""
-    allowed = math.inf if cfg.recipe.budget is None else math.ceil(cfg.recipe.budget / characters_per_epoch(cfg, data))
-    return int(min(cfg.recipe.max_epochs, allowed))
+def num_epochs(cfg: DictConfig, windows: Windows) -> int:
+    """Return the maximum number of epochs, or fewer if the character budget ends earlier; the last one is completed."""
+    if cfg.recipe.budget is None:
+        return int(cfg.recipe.max_epochs)
+    return int(min(cfg.recipe.max_epochs, math.ceil(cfg.recipe.budget / characters_per_epoch(cfg, windows))))
 
 
-def characters_per_epoch(cfg: DictConfig, data: Windows) -> float:
-    """That a model sees, those of the teacher's text among them."""
-    return data.characters_an_epoch * float(1 + cfg.recipe.distillation)
+def characters_per_epoch(cfg: DictConfig, windows: Windows) -> float:
+    """Return the number of characters that a model reads per epoch, generated text included."""
+    return windows.characters_per_epoch * float(1 + cfg.recipe.distillation)
 
 
-def fit(cfg: DictConfig, folder: Path, recorder: Recorder, data: Windows, *, marks: dict[str, str]) -> CharLM:
-    """The cell's model, trained as far as patience goes; one of several ranks does its share."""
+def fit(
+    cfg: DictConfig,
+    folder: Path,
+    recorder: Recorder,
+    windows: Windows,
+    *,
+    corpus: Corpus | None = None,
+    model: CharLM | None = None,
+    provenance: dict[str, str] | None = None,
+    stop: StopSignal | None = None,
+    environment: LightningEnvironment | None = None,
+) -> CharLM:
+    """Train a model until the epochs or the patience run out, from the folder's snapshot if there is one.
+
+    Args:
+        cfg: the cell's config.
+        folder: where checkpoints are written.
+        recorder: collects the history.
+        windows: the batches.
+        corpus: the text, for a recipe that distils from it; by default, the config's.
+        model: the model; by default, built from the config.
+        provenance: what a snapshot must have to be resumed from.
+        stop: asked at every batch whether to stop; then ``Stopped`` is raised.
+        environment: this process' place among the ranks, if there are several.
+    """
     lightning.seed_everything(cfg.seed, verbose=False)
-    model = build(cfg)
+    model = build(cfg) if model is None else model
     if cfg.recipe.distillation:
-        model.teacher, model.taught = teacher(corpora.load(cfg.data)), cfg.recipe.distillation
-    if compiles(cfg, data):
+        corpus = corpora.load(cfg.data) if corpus is None else corpus
+        train = bytes(corpus.train.indices.tolist())
+        model.transforms.insert(0, generated_text(train, ratio=cfg.recipe.distillation))
+    if compiles(cfg, windows):
         log.info("training is compiled (trainer.compile=%s)", cfg.trainer.compile)
-        num_lanes = -(-cfg.recipe.batch_size // cfg.trainer.devices)
-        num_lanes += round(cfg.recipe.distillation * num_lanes)
-        model.compile_training(-(-num_lanes // cfg.trainer.micro_batches))
-    taking = Snapshots(folder, seconds=cfg.trainer.snapshot_seconds, marks=marks)
-    keeping = ModelCheckpoint(
-        folder,
-        filename=snapshots.BEST_FILE.removesuffix(".ckpt"),
-        monitor="validation/nll",
-        mode="min",
-        save_weights_only=True,
-        save_on_train_epoch_end=False,  # but at the validation's end, where an average still is in the model
-        enable_version_counter=False,
-    )
-    callbacks: list[lightning.Callback] = [recorder, keeping, taking]
+        model.compile_training(_lanes_per_micro_batch(cfg))
+    stop = StopSignal.of_process() if stop is None else stop
+    snapshots = Snapshots(folder, seconds=cfg.trainer.snapshot_seconds, provenance=provenance or {}, stop=stop)
+    callbacks: list[lightning.Callback] = [recorder, BestEpoch(folder), snapshots]
     if cfg.recipe.patience is not None:
         callbacks.append(EarlyStopping("validation/nll", patience=cfg.recipe.patience, mode="min"))
     if cfg.recipe.averaging:
         callbacks.append(Averaging(cfg.recipe.averaging))
-    trainer = make_trainer(cfg, folder, *callbacks, max_epochs=num_epochs(cfg, data), devices=cfg.trainer.devices)
-    trainer.fit(model, datamodule=data, ckpt_path=taking.path if taking.path.exists() else None, weights_only=True)
+    trainer = make_trainer(cfg, folder, *callbacks, max_epochs=num_epochs(cfg, windows), environment=environment)
+    resumed = snapshots.path if snapshots.path.exists() else None
+    trainer.fit(model, datamodule=windows, ckpt_path=resumed, weights_only=True)
     return model
 
 
-def compiles(cfg: DictConfig, data: Windows) -> bool:
-    """Whether a cell's training is compiled: asked for, or long enough to gain more than compiling takes."""
+def score(cfg: DictConfig, folder: Path, model: CharLM, windows: Windows) -> dict[str, float]:
+    """Score a model on the validation and the test text, in one process: mean nats per character."""
+    trainer = make_trainer(cfg, folder)
+    trainer.validate(model, datamodule=windows, verbose=False)
+    validation = float(model.nll.compute())
+    trainer.test(model, datamodule=windows, verbose=False)
+    return {"validation": validation, "test": float(model.nll.compute())}
+
+
+def compiles(cfg: DictConfig, windows: Windows) -> bool:
+    """Whether a cell's training is compiled: on request, or if it is long enough to gain more than compiling takes."""
     if cfg.trainer.compile != "auto":
         return bool(cfg.trainer.compile == "always")
-    segments = cfg.model.get("num_segments", 1) * data.batches.num_samples * cfg.data.windows_per_sample
-    steps = num_epochs(cfg, data) * segments / cfg.recipe.batch_size
+    segments = cfg.model.get("num_segments", 1) * windows.batches.num_samples * cfg.data.windows_per_sample
+    steps = num_epochs(cfg, windows) * segments / cfg.recipe.batch_size
     return bool(steps >= STEPS_WORTH_COMPILING)
 
 
+def _lanes_per_micro_batch(cfg: DictConfig) -> int:
+    """Return the number of lanes in a micro-batch of a full batch, on one device, generated lanes included."""
+    num_lanes = math.ceil(cfg.recipe.batch_size / cfg.trainer.devices)
+    num_lanes += round(cfg.recipe.distillation * num_lanes)
+    return math.ceil(num_lanes / cfg.trainer.micro_batches)
+
+
 def make_trainer(
-    cfg: DictConfig, folder: Path, *callbacks: lightning.Callback, max_epochs: int = 1, devices: int = 1
+    cfg: DictConfig,
+    folder: Path,
+    *callbacks: lightning.Callback,
+    max_epochs: int = 1,
+    environment: LightningEnvironment | None = None,
 ) -> lightning.Trainer:
-    """Make the Trainer of a cell, for training or for scoring."""
+    """Create the Trainer of a cell: for scoring, or with callbacks for training."""
     return lightning.Trainer(
         accelerator=cfg.trainer.accelerator,
-        devices=devices,
-        strategy="auto" if devices == 1 else ranks.strategy(cfg.trainer.accelerator),
+        devices=1 if environment is None else cfg.trainer.devices,
+        strategy="auto" if environment is None else _ddp(cfg.trainer.accelerator),
         precision=cfg.trainer.precision,
         max_epochs=max_epochs,
         callbacks=[*callbacks],
-        # Never Slurm's own, which would take each task of a sweep for a rank of one training.
-        plugins=[LightningEnvironment(), snapshots.AtomicCheckpointIO()],
+        # Never Slurm's environment, which would take each task of a sweep for a rank of one training.
+        plugins=[environment or LightningEnvironment(), AtomicCheckpointIO()],
         default_root_dir=folder,
         logger=False,
         enable_checkpointing=bool(callbacks),
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # each rank takes its lanes of the same batch
-        inference_mode=False,  # its tensors cannot be used outside of it, where the probes go on with the model
+        inference_mode=False,  # its tensors could not be used outside of it, where the probes continue with the model
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+
+
+def _ddp(accelerator: str) -> Strategy:
+    """Average gradients over ranks; parameters that no loss reaches are left out."""
+    backend = "nccl" if accelerator == "gpu" else "gloo"
+    return DDPStrategy(process_group_backend=backend, find_unused_parameters=True, timeout=RANK_TIMEOUT)

@@ -1,4 +1,4 @@
-"""How far a cell is, in a small file that whoever waits can read."""
+"""A cell's progress, in a small file that a reader outside the process can follow."""
 
 from pathlib import Path
 
@@ -7,12 +7,12 @@ from hrm_bench.records import store
 PROGRESS_FILE = "progress.json"
 
 
-def report(folder: Path, *, epoch: int, max_epochs: int, fraction: float, perplexity: float | None) -> None:
-    """Say how far a cell is: its epoch, the share of all its epochs, the last validation perplexity."""
+def write(folder: Path, *, epoch: int, max_epochs: int, fraction: float, perplexity: float | None) -> None:
+    """Write a cell's current epoch, the fraction of all its epochs that is done, and the last validation perplexity."""
     state = {"epoch": epoch, "max_epochs": max_epochs, "fraction": fraction, "perplexity": perplexity}
     store.write_json(folder / PROGRESS_FILE, state, lasting=False)
 
 
 def clear(folder: Path) -> None:
-    """The cell has ended: its record says the rest."""
+    """Remove the file of a cell that has ended: its record has all of it."""
     (folder / PROGRESS_FILE).unlink(missing_ok=True)

@@ -1,8 +1,9 @@
-"""Checkpoints that an unfinished cell goes on from, to the bit, and how files of tensors are written and read at all.
+"""Checkpoints: the best epoch's weights, snapshots that an unfinished cell resumes from, and how both are read.
 
-A snapshot is taken between two batches or after an epoch's validation, every so many seconds and where a cell is asked
-to stop. It holds what a trainer has (weights, optimizers, loops, early stopping, the best epoch), what the model and
-the recorder carry, and no random state: what a batch draws is a function of the seed, the epoch and the batch.
+A snapshot is taken between two batches or after an epoch's validation: every few seconds, and when a cell is asked to
+stop. It holds the trainer's state (weights, optimizers, loops, early stopping, the best epoch) and that of the model
+and the recorder. It holds no random state: a batch's random draws are a function of the seed, the epoch and the
+batch.
 """
 
 import time
@@ -12,18 +13,18 @@ from typing import Any
 import lightning
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint
 
+from hrm_bench.charlm import CharLM
 from hrm_bench.records import store
-from hrm_bench.training import stopping
-from hrm_bench.training.stopping import Stopped
+from hrm_bench.training.stopping import ANOTHER_RANK, Stopped, StopSignal
 
-SNAPSHOT_FILE = "last.ckpt"  # to go on from; gone when the cell has finished
+SNAPSHOT_FILE = "last.ckpt"  # to resume from; gone when the cell has finished
 BEST_FILE = "best.ckpt"  # the weights of the best epoch so far
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a file whole or not at all; what it reads can hold tensors and plain values, and no code."""
+    """Checkpoint files that are written whole or not at all, and read as tensors and plain values, never as code."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         with store.replacing(Path(path)) as file:
@@ -34,29 +35,61 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A file of tensors, on the CPU. Raises whatever PyTorch raises where it is damaged, or is more than tensors."""
-    found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    return found
+    """Read a file of tensors to the CPU. Raises what PyTorch raises if it is damaged or holds anything else."""
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return content
+
+
+def load_best(model: CharLM, folder: Path) -> int:
+    """Give the model the weights of a cell's best epoch; return that epoch, from 1."""
+    best = read(folder / BEST_FILE)
+    model.load_state_dict(best["state_dict"])
+    return int(best["epoch"]) + 1
+
+
+class BestEpoch(ModelCheckpoint):
+    """Keeps the weights of the epoch with the lowest validation loss, also in a folder that was moved."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            folder,
+            filename=BEST_FILE.removesuffix(".ckpt"),
+            monitor="validation/nll",
+            mode="min",
+            save_weights_only=True,
+            save_on_train_epoch_end=False,  # but at the validation's end, when averaged weights are still in the model
+            enable_version_counter=False,
+        )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load the state with today's paths: Lightning forgets the best epoch of a folder with another path."""
+        state = {**state_dict, "dirpath": self.dirpath}
+        if state["best_k_models"]:
+            path = str(Path(str(self.dirpath), BEST_FILE))
+            state["best_model_path"] = state["kth_best_model_path"] = path
+            state["best_k_models"] = {path: state["best_model_score"]}
+        super().load_state_dict(state)
 
 
 class Snapshots(Checkpoint):
-    """Takes a cell's snapshots, and stops it, with one taken, where that is asked for.
+    """Takes a cell's snapshots; if the cell is asked to stop, takes one and stops it.
 
-    Between the last batch of an epoch and the end of its validation there is none: that is one step to Lightning, which
-    would leave the validation out when it goes on.
+    There is none between the last batch of an epoch and the end of its validation: Lightning counts these as one step
+    and would leave out the validation when it resumes.
     """
 
-    def __init__(self, folder: Path, *, seconds: float, marks: dict[str, str]) -> None:
+    def __init__(self, folder: Path, *, seconds: float, provenance: dict[str, str], stop: StopSignal) -> None:
         self.path = folder / SNAPSHOT_FILE
         self.seconds = seconds
-        self.marks = marks  # what a snapshot must have to be gone on from
+        self.provenance = provenance  # a snapshot with any other is not resumed from
+        self.stop = stop
         self._taken = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
-        return dict(self.marks)
+        return dict(self.provenance)
 
     def on_train_start(self, trainer: lightning.Trainer, model: lightning.LightningModule) -> None:
-        stopping.listen_again()  # Lightning has put a handler of its own before ours
+        self.stop.listen_again()  # Lightning has set a handler of its own
         early = trainer.early_stopping_callback
         if isinstance(early, EarlyStopping) and early.stopped_epoch:  # patience had run out before the snapshot
             trainer.should_stop = True
@@ -65,14 +98,14 @@ class Snapshots(Checkpoint):
         self, trainer: lightning.Trainer, model: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if batch_idx + 1 < trainer.num_training_batches:
-            self._take_where_due(trainer)
+            self._take_if_due(trainer)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, model: lightning.LightningModule) -> None:
-        self._take_where_due(trainer)
+        self._take_if_due(trainer)
 
-    def _take_where_due(self, trainer: lightning.Trainer) -> None:
-        asked = stopping.requested()
-        due = asked is not None or time.monotonic() - self._taken >= self.seconds
+    def _take_if_due(self, trainer: lightning.Trainer) -> None:
+        reason = self.stop.requested()
+        due = reason is not None or time.monotonic() - self._taken >= self.seconds
         if trainer.world_size > 1:  # all ranks take part in it, or none
             due = trainer.strategy.reduce_boolean_decision(due, all=False)
         if not due:
@@ -80,22 +113,22 @@ class Snapshots(Checkpoint):
         trainer.save_checkpoint(self.path)
         self._taken = time.monotonic()
         if trainer.world_size > 1:
-            any_asked = trainer.strategy.reduce_boolean_decision(asked is not None, all=False)
-            asked = (asked or stopping.ANOTHER_RANK) if any_asked else None
-        if asked is not None:
-            raise Stopped(asked)
+            is_any_asked = trainer.strategy.reduce_boolean_decision(reason is not None, all=False)
+            reason = (reason or ANOTHER_RANK) if is_any_asked else None
+        if reason is not None:
+            raise Stopped(reason)
 
 
-def find(folder: Path, marks: dict[str, str], notes: list[str]) -> dict[str, Any] | None:
-    """What the recorder had when the cell's snapshot was taken, if there is one to go on from.
+def find(folder: Path, provenance: dict[str, str], notes: list[str]) -> dict[str, Any] | None:
+    """Return the recorder's state in a cell's snapshot, or None if the cell must begin again.
 
-    A file that cannot be read is set aside, and a snapshot of another version of the code is not gone on from: the cell
-    begins again, and ``notes`` say why.
+    A file that cannot be read is set aside, and a snapshot of another version of the code is not resumed from; a note
+    is added to ``notes`` in either case.
     """
     callbacks = _read_or_set_aside(folder / SNAPSHOT_FILE, notes).get("callbacks", {})
     if "Recorder" not in callbacks:
         return None
-    if callbacks["Snapshots"] != marks:
+    if callbacks["Snapshots"] != provenance:
         notes.append(f"{SNAPSHOT_FILE} is of another version of the code: the cell began again")
         return None
     recorded: dict[str, Any] = callbacks["Recorder"]
@@ -109,6 +142,6 @@ def _read_or_set_aside(path: Path, notes: list[str]) -> dict[str, Any]:
         return {}
     try:
         return read(path)
-    except Exception as error:  # what PyTorch raises for a damaged file is of many kinds
+    except Exception as error:  # PyTorch raises many kinds for a damaged file
         notes.append(store.set_aside(path, type(error).__name__))
         return {}

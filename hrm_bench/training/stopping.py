@@ -1,9 +1,12 @@
-"""Stopping cleanly: a signal, or a failure under ``fail_fast``, asks all cells of a sweep to stop where they can go on.
+"""Stopping cleanly: a signal, or a failure under ``fail_fast``, asks the cells of a sweep to stop and to be resumable.
 
-Nothing is torn apart by a signal. It leaves a request, which a cell finds at its next batch: it writes a snapshot and
-ends as ``interrupted``. A sweep's request is a file too, in its folder, so that its cells in other processes and on
-other machines find it; a signal to one of those stops that one alone. What has not stopped after GRACE seconds (it was
-not training, say), or at a second signal, is stopped by an exception in the main thread.
+A signal interrupts nothing by itself. It leaves a request, which a cell sees at its next batch: it writes a snapshot
+and ends as ``interrupted``. A sweep's request is also a file in its folder, which its cells in other processes and on
+other machines read; a signal to one of those stops that one alone. A process that has not stopped after GRACE seconds
+(it was not training, say), or at a second signal, is stopped by an exception in its main thread.
+
+A sweep creates a ``StopSignal`` (``of_sweep``), listens, and passes it down. A job learns of it only by the environment
+(VARIABLE) or, in the sweep's own process, by the signal handlers: ``of_process`` looks at both.
 """
 
 import contextlib
@@ -15,122 +18,113 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 VARIABLE = "HRM_BENCH_STOP"  # in the environment of a sweep's jobs: the path of its request
 GRACE = 6.0  # seconds
-SECONDS_BETWEEN_LOOKS = 0.5  # at the file
+SECONDS_BETWEEN_READS = 0.5  # of the file
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-QUEUED = "SUBMITIT_EXECUTOR"  # in the environment of submitit's jobs, which it stops by signals and handlers of its own
+QUEUED = "SUBMITIT_EXECUTOR"  # in the environment of submitit's jobs, which submitit stops by handlers of its own
 FAIL_FAST = "another cell failed, and fail_fast=true"
 ANOTHER_RANK = "another process of the cell was stopped"
 
 
 class Stopped(BaseException):
-    """A cell was asked to stop; no ``except Exception`` on its way may keep it from doing so."""
+    """The end of a cell that was asked to stop; no ``except Exception`` on its way may catch it."""
 
 
-class Request:
-    """What a process knows of a request to stop; ``file`` is where the other processes of its sweep look."""
+class StopSignal:
+    """A request to stop, as one process knows it."""
 
-    def __init__(self, file: Path | None, *, is_ours: bool = False) -> None:
-        self.file = file
-        self.is_ours = is_ours  # this process is the sweep's own, not that of one of its jobs
+    def __init__(self, file: Path | None = None, *, is_sweep: bool = False) -> None:
+        self.file = file  # where the other processes of the sweep look
+        self.is_sweep = is_sweep  # whether this process is the sweep's own, whose signals are for all cells
         self.reason: str | None = None
         self.signal: int | None = None
-        self._looked = 0.0
+        self._read_at = 0.0
+        self._previous: dict[int, Any] = {}  # the handlers that were set before; empty unless it listens
+
+    @classmethod
+    def of_sweep(cls, folder: Path) -> Self:
+        """Create the one of a sweep, with a new file in its folder."""
+        return cls(folder.absolute() / f".stop-{uuid.uuid4().hex[:12]}", is_sweep=True)
+
+    @classmethod
+    def of_process(cls) -> Self:
+        """Return the one that listens in this process, or a new one for the file that the environment names."""
+        listener = getattr(signal.getsignal(signal.SIGALRM), "__self__", None)
+        if isinstance(listener, cls):
+            return listener
+        return cls(Path(os.environ[VARIABLE]) if VARIABLE in os.environ else None)
 
     @property
     def exit_status(self) -> int | None:
-        """128 and the signal's number, where it was a signal."""
+        """128 plus the signal's number, if a signal made the request."""
         return None if self.signal is None else 128 + self.signal
 
-    def look(self) -> None:
-        """Read the file, where it was not looked at just now."""
-        if self.reason is None and self.file is not None and time.monotonic() - self._looked > SECONDS_BETWEEN_LOOKS:
-            self._looked = time.monotonic()
+    def requested(self) -> str | None:
+        """Return why this process is to stop, or None. Cheap enough to call at every batch."""
+        if self.reason is None and self.file is not None and time.monotonic() - self._read_at > SECONDS_BETWEEN_READS:
+            self._read_at = time.monotonic()
             with contextlib.suppress(FileNotFoundError):
                 self.reason = self.file.read_text(encoding="utf-8") or "stopped"
+        return self.reason
 
-    def make(self, reason: str) -> None:
-        """Ask every cell of the sweep."""
+    def request(self, reason: str) -> None:
+        """Ask every cell of the sweep to stop."""
         self.reason = self.reason or reason
         if self.file is not None:
-            with contextlib.suppress(OSError):  # on a full disk, this process at least knows
+            with contextlib.suppress(OSError):  # on a full disk, at least this process knows
                 self.file.write_text(reason, encoding="utf-8")
 
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[Self]:
+        """Turn the first signal into a request while it lasts; inside itself, and outside the main thread, do nothing.
 
-_current: Request | None = None
-_kept: dict[int, Any] = {}  # the handlers that were there before
+        Raises RuntimeError if another StopSignal listens in this process: take that one, by ``of_process``.
+        """
+        if self._previous or threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        if StopSignal.of_process()._previous:
+            raise RuntimeError("another StopSignal listens in this process; use StopSignal.of_process()")
+        timer, started = signal.getitimer(signal.ITIMER_REAL), time.monotonic()
+        self._previous = {number: signal.getsignal(number) for number in (*SIGNALS, signal.SIGALRM)}
+        self.listen_again()
+        try:
+            yield self
+        finally:
+            if self.signal is not None:  # then the timer is ours: restore the host's
+                left = timer[0] and max(timer[0] - (time.monotonic() - started), 0.001)
+                signal.setitimer(signal.ITIMER_REAL, left, timer[1])
+            for number, handler in self._previous.items():
+                signal.signal(number, handler)
+            self._previous = {}
+            if self.is_sweep and self.file is not None:
+                self.file.unlink(missing_ok=True)
 
+    def listen_again(self) -> None:
+        """Set the handlers again if it listens: for a library that has set its own in between."""
+        if self._previous and threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                # A job that Slurm preempts must wait for its end: one that ends by itself is not queued again.
+                signal.signal(number, self._previous[number] if QUEUED in os.environ else self._on_signal)
+            signal.signal(signal.SIGALRM, self._on_alarm)
 
-def requested() -> str | None:
-    """Why this process is to stop, or None. Cheap enough to ask at every batch."""
-    request = _current or Request(_file_of_the_sweep())
-    request.look()
-    return request.reason
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
+        if self.signal is not None:
+            raise Stopped(self.reason)
+        self.signal = number
+        signal.setitimer(signal.ITIMER_REAL, GRACE)
+        reason = f"stopped by {signal.Signals(number).name}"
+        if self.is_sweep:
+            self.request(reason)
+        else:
+            self.reason = reason
 
-
-def request(reason: str) -> None:
-    """Ask every cell of the sweep that this process belongs to."""
-    (_current or Request(_file_of_the_sweep())).make(reason)
-
-
-@contextlib.contextmanager
-def listening(folder: Path | None = None) -> Iterator[Request]:
-    """Turn the first signal into a request while it lasts; the request's file is new in a sweep's ``folder``.
-
-    Inside of itself, as where a sweep runs its cells in its own process, it changes nothing.
-    """
-    global _current
-    if _current is not None:
-        yield _current
-        return
-    file = _file_of_the_sweep() if folder is None else folder.absolute() / f".stop-{uuid.uuid4().hex[:12]}"
-    _current = Request(file, is_ours=folder is not None)
-    main = threading.current_thread() is threading.main_thread()  # the only one that may set handlers
-    if main:
-        _kept.update({each: signal.getsignal(each) for each in (*SIGNALS, signal.SIGALRM)})
-    listen_again()
-    try:
-        yield _current
-    finally:
-        if main:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-        for each, handler in _kept.items():
-            signal.signal(each, handler)
-        _kept.clear()
-        _current = None
-        if folder is not None and file is not None:
-            file.unlink(missing_ok=True)
-
-
-def listen_again() -> None:
-    """Set the handlers, where they are to be: for a library that has set its own in between."""
-    if _current is not None and threading.current_thread() is threading.main_thread():
-        for each in SIGNALS:
-            # A job that Slurm preempts is to wait for its end: one that ends by itself before is not queued again.
-            signal.signal(each, _kept[each] if QUEUED in os.environ else _on_signal)
-        signal.signal(signal.SIGALRM, _on_alarm)
-
-
-def _on_signal(number: int, _: FrameType | None) -> None:
-    assert _current is not None
-    if _current.signal is not None:
-        raise Stopped(_current.reason)
-    _current.signal = number
-    signal.setitimer(signal.ITIMER_REAL, GRACE)
-    reason = f"stopped by {signal.Signals(number).name}"
-    if _current.is_ours:
-        _current.make(reason)
-    else:
-        _current.reason = reason
-
-
-def _on_alarm(number: int, _: FrameType | None) -> None:
-    assert _current is not None
-    raise Stopped(_current.reason)
-
-
-def _file_of_the_sweep() -> Path | None:
-    return Path(os.environ[VARIABLE]) if VARIABLE in os.environ else None
+    def _on_alarm(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None:
+            raise Stopped(self.reason)
+        host = self._previous[number]  # the alarm is the host's own
+        if callable(host):
+            host(number, frame)

@@ -1,0 +1,65 @@
+"""A cell: one training run, wholly described by its config."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from hrm_bench.config.compose import SWEEP_KEYS
+from hrm_bench.config.identity import identity, uses_memory
+from hrm_bench.data.corpora import Corpus, Library
+
+NOT_OF_THE_CELL = (*SWEEP_KEYS, "launcher")  # words of a command that say how its cells are run
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One cell as planned: its config, and what follows from it, computed once."""
+
+    config: DictConfig
+    corpus: Corpus
+    identity: str
+    memory: str  # none | reset | carry; none for a model without memory, whatever was asked for
+    folder: Path  # of its files, in the folder of its sweep
+    label: str  # the cell as a reader knows it: model, memory, seed
+    overrides: tuple[str, ...]  # the words that compose the config again
+    library: Library  # that the corpus is from, for what follows from the corpus alone
+
+    @classmethod
+    def of(
+        cls, config: DictConfig, root: Path, overrides: Sequence[str] = (), library: Library | None = None
+    ) -> "Cell":
+        """Make the cell of a checked config, in the folder of its sweep. Raises UsageError if its text cannot be read.
+
+        ``library`` is shared by cells whose texts are to be read once.
+        """
+        library = Library() if library is None else library
+        corpus = library.load(config.data)
+        digest = identity(config, corpus.fingerprint)
+        mode = str(config.memory.mode) if uses_memory(config) else None
+        name = [str(config.model.name), *([] if mode is None else [mode]), f"seed{config.seed}", digest]
+        label = [str(config.model.name), *([] if mode in (None, "none") else [str(mode)]), f"seed {config.seed}"]
+        return cls(
+            config=config,
+            corpus=corpus,
+            identity=digest,
+            memory=mode or "none",
+            folder=root / "-".join(name),
+            label=" ".join(label),
+            overrides=tuple(word for word in overrides if _key(word) not in NOT_OF_THE_CELL),
+            library=library,
+        )
+
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        """The config as plain values, without what a command does with its cells."""
+        values = cast(dict[str, Any], OmegaConf.to_container(self.config, resolve=True))
+        return {key: value for key, value in values.items() if key not in SWEEP_KEYS}
+
+
+def _key(override: str) -> str:
+    """Return the key of a Hydra override: ``++group/key@package=value`` → ``group/key``."""
+    return override.lstrip("+~").partition("=")[0].partition("@")[0]

@@ -1,0 +1,83 @@
+"""Trained cells, read again from their folders: the models with their best weights, and their texts."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import NamedTuple
+
+import torch
+from omegaconf import OmegaConf
+from yaml import YAMLError
+
+from hrm_bench.charlm import CharLM
+from hrm_bench.config.compose import COMPOSITION_ERRORS, check, completed
+from hrm_bench.config.identity import identity
+from hrm_bench.data import corpora
+from hrm_bench.data.kneser_ney import MOST_COUNTED
+from hrm_bench.data.windows import Windows
+from hrm_bench.errors import UsageError
+from hrm_bench.records import store
+from hrm_bench.records.schema import Record
+from hrm_bench.training import snapshots
+from hrm_bench.training.build import build, load_windows
+
+UNREADABLE = (UsageError, *COMPOSITION_ERRORS, YAMLError, UnpicklingError, OSError, EOFError, RuntimeError, KeyError)
+
+
+class Reopened(NamedTuple):
+    """Trained cells that differ in their seeds only."""
+
+    models: dict[int, CharLM]  # by seed, in evaluation mode
+    windows: Windows  # of the text that all of them were trained on
+
+    @property
+    def ngrams_are_affordable(self) -> bool:
+        """Whether the training text is short enough for n-gram models of it."""
+        return len(self.windows.train.indices) <= MOST_COUNTED
+
+
+def reopen(sweep: Path, records: Sequence[Record]) -> Reopened:
+    """Load the cells of these records, which differ in their seeds only, from a sweep's folder.
+
+    PyTorch gets as many threads as the cells had. Raises UsageError if a file cannot be read or the text is another.
+    """
+    cfg = completed(records[0]["config"])
+    torch.set_num_threads(cfg.trainer.num_threads)
+    corpus = corpora.load(cfg.data)
+    if identity(cfg, corpus.fingerprint) != records[0]["identity"]:
+        source = f"data.path={cfg.data.path}" if cfg.data.path else f"data={cfg.data.source}"
+        raise UsageError(f"{sweep}: {source} is not the text that its cells were trained on; restore that text")
+    folders = {record["seed"]: next(sweep.glob(f"*-{record['identity']}")) for record in records}
+    return Reopened({seed: load_cell(folder).eval() for seed, folder in folders.items()}, load_windows(cfg, corpus))
+
+
+def load_cell(folder: Path) -> CharLM:
+    """Return the model of a finished causal cell with its best weights, on the CPU.
+
+    Raises UsageError if the cell is not finished or not causal, or if a file is missing, damaged or of another version.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"run={folder}: no such folder; give the folder of a finished cell")
+    record = store.read(folder)
+    if record is None:
+        cells = sorted(path.parent for path in folder.glob(f"*/{store.RECORD_FILE}"))
+        hint = f"did you mean a cell in it, run={cells[0]}?" if cells else "give the folder of a finished cell"
+        raise UsageError(f"run={folder}: no {store.RECORD_FILE} here; {hint}")
+    if not store.is_finished(record):
+        state = f"status {record['status']}, record version {record['schema_version']}"
+        raise UsageError(f"run={folder}: not a finished cell of this version ({state}); run it again, or give another")
+    if not record["causal"]:
+        raise UsageError(f"run={folder}: not causal: a model that sees later characters cannot write; give another")
+    path = folder / store.CONFIG_FILE
+    try:
+        cfg = completed(OmegaConf.load(path))
+        cfg.trainer.accelerator, cfg.trainer.devices = "cpu", 1
+        check(cfg)
+        model = build(cfg)
+        path = folder / snapshots.BEST_FILE
+        model.load_state_dict(snapshots.read(path)["state_dict"])
+    except UNREADABLE as error:
+        kind = "" if isinstance(error, UsageError) else f"{type(error).__name__}: "
+        reason = f"{kind}{error}".splitlines()[0].split(". ")[0].rstrip(": ")  # PyTorch adds advice in more sentences
+        raise UsageError(f"{path}: cannot be read, or not by this version ({reason}); give another cell") from error
+    return model

@@ -1,0 +1,200 @@
+"""What all commands share: their words, ``--help``, exit statuses and tables.
+
+A command module has a ``HELP``, a ``main(words)`` that returns the exit status, and ends in ``cli.run(main, HELP)``.
+Heavy imports are inside ``main``, so that ``--help`` is answered at once.
+"""
+
+import difflib
+import os
+import shlex
+import sys
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from hrm_bench.errors import UsageError, allowed
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from hrm_bench.table import Table
+
+COMMANDS = {  # every command besides training, with what it does
+    "archive": "pack the records of a sweep into one file, or unpack them",
+    "audit": "check that a model sees no later character, and which loss trains which part",
+    "evaluate": "score the trained cells of a sweep in other ways: sliding windows, averaged seeds, halting",
+    "floors": "show what n-gram models reach on the same text",
+    "generate": "continue a text with a trained cell",
+    "report": "make the tables, plots and page of sweeps again from their records",
+    "status": "show how far sweeps are, also while they run",
+}
+KINDS: dict[type, str] = {int: "a whole number", float: "a number"}
+UNLIMITED = 10_000  # characters of a line that no terminal breaks
+
+
+@dataclass(frozen=True)
+class Help:
+    """What a command says of itself."""
+
+    name: str
+    words: str  # as one types them: FOLDER, [key=value ...]
+    arguments: Mapping[str, str]  # by word: what it is for
+    example: str  # the words of a real call
+
+    def __str__(self) -> str:
+        width = max(map(len, self.arguments), default=0)
+        return "\n".join(
+            [
+                f"{self.usage}\n\n{COMMANDS[self.name].capitalize()}.\n",
+                *(f"  {word:{width}}  {meaning}" for word, meaning in self.arguments.items()),
+                f"\nExample:\n  python -m hrm_bench.{self.name} {self.example}",
+            ]
+        )
+
+    @property
+    def usage(self) -> str:
+        return f"python -m hrm_bench.{self.name} {self.words}"
+
+    def misuse(self, words: Sequence[str]) -> UsageError:
+        """Return the error for words that the command does not take."""
+        return UsageError(f"{shlex.join(words) or 'no words'}: not understood; type {self.usage}")
+
+
+@dataclass(frozen=True)
+class Key:
+    """A ``key=value`` word of a command; one without a default must be given."""
+
+    meaning: str
+    kind: type = str
+    default: Any = None
+    shown: str = ""  # the value in --help, if it is not the default
+    at_least: float | None = None
+
+
+def arguments(keys: Mapping[str, Key]) -> dict[str, str]:
+    """Return the lines of ``--help`` for keys."""
+    return {f"{name}={key.shown or key.default}": key.meaning for name, key in keys.items()}
+
+
+def parse(
+    words: Sequence[str],
+    keys: Mapping[str, Key],
+    check: Callable[[Mapping[str, Any]], Iterable[str]] = lambda _: (),
+) -> dict[str, Any]:
+    """Return a value for every key.
+
+    ``check`` returns the faults of values that are each of the right kind. Raises UsageError with one line per fault.
+    """
+    values = {name: key.default for name, key in keys.items() if key.default is not None}
+    faults = []
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals:
+            faults.append(f"{word}: not understood; write key=value, and put a value with spaces in quotes")
+        elif name not in keys:
+            near = difflib.get_close_matches(name, keys, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            faults.append(f"{name}: no such key; allowed are {allowed(keys)}{hint}")
+        else:
+            try:
+                values[name] = keys[name].kind(text)
+            except ValueError:
+                faults.append(f"{word}: must be {KINDS[keys[name].kind]}")
+    for name, key in keys.items():
+        if name not in values:
+            faults.append(f"{name}: must be given; {name}={key.shown}")
+        elif key.at_least is not None and values[name] < key.at_least:
+            faults.append(f"{name}={values[name]}: must be at least {key.at_least}; try {name}={key.default}")
+    faults += check(values)
+    if faults:
+        raise UsageError(*faults)
+    return values
+
+
+def command_list() -> str:
+    """Return one line per command besides training, for ``--help``."""
+    lines = [f"  {name:{max(map(len, COMMANDS))}}  {purpose}" for name, purpose in COMMANDS.items()]
+    return "\n".join(["Commands (hrm_bench COMMAND or python -m hrm_bench.COMMAND; each has --help):", *lines])
+
+
+def run(
+    main: Callable[[list[str]], int],
+    help_text: "Help | None" = None,
+    words: Sequence[str] | None = None,
+    *,
+    disk_hint: str = "choose another path",
+    interrupted: str = "",
+) -> NoReturn:
+    """Run a command on the words after its name and exit with its status.
+
+    The status is what ``main`` returns; 2 after a UsageError or a file that cannot be used, with one line per fault;
+    1 if the reader of the output has closed the pipe; 130 after Ctrl-C, with the line ``interrupted``.
+    """
+    words = sys.argv[1:] if words is None else words
+    try:
+        if help_text is not None and {"-h", "--help"} & set(words):
+            print(help_text)
+            status = 0
+        else:
+            status = main(list(words))
+        sys.stdout.flush()
+    except UsageError as error:
+        stop(error)
+    except BrokenPipeError:  # as in `| head`; nothing else may be written, at exit neither
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    except OSError as error:
+        place = error.filename or "the disk"
+        stop(UsageError(f"{place}: cannot be read or written ({error.strerror or error}); {disk_hint}"))
+    except KeyboardInterrupt:
+        if interrupted:
+            print(interrupted, file=sys.stderr)
+        status = 130
+    sys.exit(status)
+
+
+def stop(error: UsageError) -> NoReturn:
+    """Print one line per fault and exit with status 2."""
+    for fault in error.faults:
+        print(f"hrm_bench: {fault}", file=sys.stderr)
+    sys.exit(2)
+
+
+def print_table(
+    title: str,
+    headings: "Sequence[str] | DataFrame",
+    rows: Iterable[Sequence[Any]] = (),
+    *,
+    text_columns: Container[str] = (),
+    caption: str = "",
+    ruled: bool = False,
+) -> None:
+    """Print a table and its caption; a pandas DataFrame, given as ``headings``, has its own rows.
+
+    ``text_columns`` are aligned to the left, all others to the right. Outside a terminal no line is broken.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    if not isinstance(headings, Sequence):
+        rows = headings.itertuples(index=False)
+        headings = list(headings.columns)
+    console = Console()
+    if not console.is_terminal:
+        console.width = UNLIMITED
+    table = Table(title=Text(title), show_lines=ruled)
+    for heading in headings:
+        table.add_column(Text(heading), justify="left" if heading in text_columns else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text("" if value is None or value != value else str(value)) for value in row))  # NaN != NaN
+    console.print(table)
+    if caption:
+        console.print(caption, highlight=False, markup=False, soft_wrap=not console.is_terminal)
+
+
+def show(*tables: "Table | None") -> None:
+    """Print tables that a report has made."""
+    for table in filter(None, tables):
+        look: Any = {"text_columns": table.words, "caption": table.caption, "ruled": table.has_long_cells}
+        print_table(table.title, table.data, **look)

@@ -1,0 +1,128 @@
+"""Does a logit see the future? Two audits of a built model.
+
+Shapes: B lanes, T characters, D width, V vocabulary.
+"""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from hrm_bench.charlm import CharLM
+from hrm_bench.layers import carried
+from hrm_bench.records.schema import Leak
+
+TOLERANCE = 1e-9  # on logits, in double precision: far above its rounding, far below any leak through real weights
+
+
+def leak(model: CharLM, *, num_windows: int, seed: int = 0) -> Leak:
+    """Measure how much any logit of ``num_windows`` windows shows of a character after its own.
+
+    The logits at position i are those after reading character i. *Perturbation*: the largest change of any logit before
+    position i when character i changes. *Gradient*: the largest gradient of a random sum of the logits at position i in
+    the embedding of any character after i in its window. Every path is open to that gradient: detached states, steps
+    without gradient and the written memory included, and each segment's own reading of the text.
+
+    Every position of all windows is tried. The model is copied, in evaluation mode. The first audit runs in double
+    precision; the second need not, since a closed path gives it 0 in any precision. Windows follow each other in one
+    lane, with the memory between.
+
+    Raises:
+        ValueError: the model reads characters by other means than an ``nn.Embedding``, where a gradient could end.
+    """
+    single = copy.deepcopy(model).float().eval()
+    double = copy.deepcopy(single).double()
+    length, vocabulary_size = num_windows * model.window, model.vocabulary_size
+    stream = torch.Generator().manual_seed(seed)
+    text = torch.randint(vocabulary_size, (length,), generator=stream)
+    shift = torch.randint(1, vocabulary_size, (length,), generator=stream)
+    weights = torch.randn(vocabulary_size, generator=stream).to(model.device)
+    changed = ((text + shift) % vocabulary_size).to(model.device)
+    text = text.to(model.device)
+    windows = torch.arange(length, device=model.device).split(model.window)
+    return Leak(
+        perturbation=_largest([_perturbation(double, text, changed, window) for window in windows]),
+        gradient=_largest([_gradient(single, text, weights, window) for window in windows]),
+    )
+
+
+def windows_to_audit(windows_per_sample: int) -> int:
+    """Return the windows of a sample, but at least two and at most four.
+
+    A leak from window to window needs a second window.
+    """
+    return min(4, max(2, windows_per_sample))
+
+
+def is_causal(*leaks: Leak) -> bool:
+    """Return whether all leaks are no larger than rounding."""
+    return all(leak[audit] <= TOLERANCE for leak in leaks for audit in ("perturbation", "gradient"))
+
+
+@torch.no_grad()
+def _perturbation(probe: CharLM, text: Tensor, changed: Tensor, window: Tensor) -> Tensor:
+    """Return how far changing each character of a window moves the logits before it, (lanes, characters).
+
+    There is one lane per character of the window; each reads the text up to the end of the window.
+    """
+    position = torch.arange(int(window[-1]) + 1, device=text.device)
+    read = torch.where(position == window[:, None], changed[position], text[position])  # (lanes, characters)
+    logits, _ = probe(read)
+    reference, _ = probe(text[None, position])
+    difference = (logits - reference).abs().amax(dim=-1)
+    return difference.masked_fill(position >= window[:, None], 0)
+
+
+@torch.enable_grad()
+def _gradient(probe: CharLM, text: Tensor, weights: Tensor, window: Tensor) -> Tensor:
+    """Return the gradient of the logits at each character of a window in the embeddings after it, (lanes, characters).
+
+    There is one lane per character of the window. The windows before are past for all of them: what these leave in the
+    memory is read once.
+    """
+    lanes = torch.arange(len(window), device=text.device)
+    memory = probe.initial_memory(1)
+    if window[0]:
+        _, memory = probe(text[None, : window[0]], memory)
+    memory = carried.expand(carried.detach(memory), len(lanes))
+    with _AllPathsOpen() as paths:
+        logits, _ = probe(text[window].expand(len(lanes), -1), memory)
+    if not paths.embedded:
+        raise ValueError(
+            f"{type(probe).__name__} reads no nn.Embedding: the audit by gradient cannot see what it reads"
+        )
+    weighted = (logits[lanes, lanes] @ weights).sum()
+    gradients = torch.autograd.grad(weighted, paths.embedded, allow_unused=True)
+    sizes = [gradient.abs().amax(dim=-1) for gradient in gradients if gradient is not None]  # (lanes, characters)
+    if not sizes:
+        raise ValueError(f"{type(probe).__name__}: no gradient of its logits reaches what it has read")
+    return torch.stack(sizes).masked_fill(lanes <= lanes[:, None], 0)
+
+
+class _AllPathsOpen(TorchFunctionMode):
+    """A context in which nothing is detached, no step is without gradient, and each embedding is a leaf of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedded: list[Tensor] = []  # (B, T, D), one for each reading of the characters
+
+    def __torch_function__(
+        self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch._C._set_grad_enabled:
+            return None
+        if func is Tensor.detach:
+            return args[0]
+        result = func(*args, **(kwargs or {}))
+        if func in (functional.embedding, torch.embedding):
+            result = result.detach().requires_grad_()
+            self.embedded.append(result)
+        return result
+
+
+def _largest(values: list[Tensor]) -> float:
+    """Return the largest entry of all tensors, NaN if one is NaN."""
+    return float(torch.stack([value.max() for value in values]).max())

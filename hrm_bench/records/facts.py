@@ -1,0 +1,64 @@
+"""What one record says: values of its config, its n-gram baselines, and whether its run left the unigram plateau."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from hrm_bench.records.schema import Record
+
+SPLITS = ("validation", "test")
+PUBLISHED = "published"  # the name of the papers' own recipe
+PLATEAU = 0.95  # of the unigram model's perplexity: a run above it has learned character frequencies and little more
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every value of a config with its dotted key."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def value_of(config: Mapping[str, Any], key: str, default: Any = None) -> Any:
+    """Return the value of a config under a dotted key."""
+    group, _, rest = key.partition(".")
+    return value_of(config.get(group, {}), rest, default) if rest else config.get(group, default)
+
+
+def has_values(config: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether a config has these values, nested or under dotted keys; a key that it lacks counts as equal."""
+    return all(value_of(config, key, value) == value for key, value in flat(wanted))
+
+
+def recipe_name(record: Record) -> str:
+    """Return the name of a cell's recipe; records older than recipes have the published one."""
+    return str(record["config"].get("recipe", {}).get("name", PUBLISHED))
+
+
+def unigram(record: Record, split: str = "validation") -> float:
+    """Return the perplexity of the unigram model."""
+    return record["floors"][split]["unigram"]["full"]
+
+
+def ngram(record: Record, way: str) -> tuple[str, float, float] | None:
+    """Return the name, validation and test perplexity of the n-gram model that is best on validation.
+
+    ``way`` is ``window`` or ``adaptive``. None if the text was too long for its n-grams to be counted.
+    """
+    validation, test = (record["floors"][split] for split in SPLITS)
+    names = [name for name, ways in validation.items() if "window" in ways]
+    if not names:
+        return None
+    name = min(names, key=lambda name: validation[name][way])
+    return name, validation[name][way], test[name][way]
+
+
+def is_on_plateau(record: Record) -> bool:
+    """Whether a run has learned little more than how frequent each character is."""
+    return not record["validation"]["perplexity"] < PLATEAU * unigram(record)
+
+
+def same_text(one: Record, other: Record) -> bool:
+    """Whether unigram models agree on both cells' texts, on whatever machine they were fitted."""
+    return all(math.isclose(unigram(one, split), unigram(other, split), rel_tol=1e-9) for split in SPLITS)

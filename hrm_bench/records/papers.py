@@ -1,0 +1,105 @@
+"""What papers say (``papers/*.yaml``), and whether a record may speak about them; the record alone decides."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hrm_bench import statistics
+from hrm_bench.records.facts import PUBLISHED, has_values, recipe_name
+from hrm_bench.records.schema import Record
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim of a paper; the paper's file explains the fields."""
+
+    claim: str
+    report: int
+    published: str
+    quantity: statistics.Kind
+    cells: list[dict[str, Any]]
+    experiments: dict[str, str]  # name -> command
+    figure: float | None = None
+    direction: bool = False
+    leak: bool = False
+
+    @property
+    def measure(self) -> str:
+        """The quantity as a formula of variants."""
+        form = {"level": "{}", "difference": "{} to {}", "share": "({} - {}) / ({} - {})"}[self.quantity]
+        return form.format(*map(cell_label, self.cells))
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A paper's text, protocol, figures and claims; its file explains the fields."""
+
+    title: str
+    text: dict[str, Any]
+    protocol: dict[str, Any]
+    published_recipe: dict[str, Any]
+    chosen_per_model: list[str]
+    sizes: dict[str, dict[str, int]]
+    figures: list[dict[str, Any]]
+    references: list[dict[str, Any]]
+    everywhere: dict[str, str]
+    claims: list[Claim]
+
+    def figure(self, record: Record) -> float | None:
+        """Return the published perplexity of a record's model and memory, if its experiment repeats the paper's run."""
+        config, variant = record["config"], (record["model"], record["memory"])
+        if not has_values(config, {"data": self.text}):
+            return None
+        for table in self.figures:
+            if config["experiment"]["name"] in table["experiments"]:
+                for row in table["figures"]:
+                    if (row["model"], row["memory"]) == variant:
+                        return float(row["perplexity"])
+        return None
+
+    def is_about(self, record: Record) -> bool:
+        """Whether a record has the paper's text, protocol and sizes, and the values of the recipe that it names."""
+        wanted = {"data": self.text, "model": self.sizes.get(record["model"], {})}
+        if recipe_name(record) == PUBLISHED:
+            return has_values(record["config"], wanted | {"recipe": self.published_recipe} | self.protocol)
+        return has_values(record["config"], wanted | self.protocol) and not _changes_recipe(record)
+
+    def shared_recipe(self, record: Record) -> dict[str, Any]:
+        """Return the values of a record's recipe that all cells of a claim must share."""
+        return {k: value for k, value in record["config"].get("recipe", {}).items() if k not in self.chosen_per_model}
+
+
+def _load() -> list[Paper]:
+    """Read every paper: from the installed package, or from beside it in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    folder = package / "papers" if (package / "papers").is_dir() else package.parent / "papers"
+    contents = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.yaml"))]
+    return [Paper(**content | {"claims": [Claim(**claim) for claim in content["claims"]]}) for content in contents]
+
+
+PAPERS = _load()
+
+
+def published_figure(record: Record) -> float | None:
+    """Return the perplexity that a paper published for this record's variant."""
+    return next((figure for paper in PAPERS if (figure := paper.figure(record)) is not None), None)
+
+
+def settings_of(cell: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config keys that a claim's cell names besides model and memory."""
+    return {key: value for key, value in cell.items() if key not in {"model", "memory"}}
+
+
+def cell_label(cell: Mapping[str, Any]) -> str:
+    """Return a claim's cell as a reader sees it."""
+    memory = [cell["memory"]] if "memory" in cell else []
+    return " ".join([cell["model"], *memory, *(f"{key}={str(v).lower()}" for key, v in settings_of(cell).items())])
+
+
+def _changes_recipe(record: Record) -> bool:
+    """Whether the words of a cell change a value of its recipe without giving the recipe another name."""
+    words = [word.lstrip("+~") for word in record.get("overrides", []) if word.lstrip("+~").startswith("recipe.")]
+    return bool(words) and not any(word.startswith("recipe.name=") for word in words)

@@ -1,0 +1,191 @@
+"""Tables of findings, of several sweeps, and of what lies beside a sweep's records."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import pandas
+
+from hrm_bench.records import store
+from hrm_bench.records.extras import chosen_on, perplexity_of
+from hrm_bench.records.facts import PUBLISHED
+from hrm_bench.records.grouping import differing, matched
+from hrm_bench.records.papers import PAPERS
+from hrm_bench.records.schema import Record
+from hrm_bench.report.claims import Judged
+from hrm_bench.report.frame import Sweep
+from hrm_bench.report.tables import table
+from hrm_bench.statistics import MIN_PAIRS, MOST_SEEDS, Difference, holm, paired_difference
+from hrm_bench.table import Table, mean_sd
+
+SIGNS = {"reproduced": "✓", "contradicted": "✗", "undecided": "?"}
+
+
+def verdicts(judged: Judged) -> Table | None:
+    """Show one row per claim and experiment, with one column per recipe."""
+    findings, rows = judged.findings, []
+    for (claim, experiment), group in findings.groupby(["claim", "experiment"], sort=False):
+        some = next(group.itertuples())
+        form = "{:+.2f}" if some.quantity == "difference" else "{:.2f}"
+        bounds = [form.format(bound) for bound in (some.range_low, some.range_high) if bound is not None]
+        row = {"claim": claim, "published": some.published, "experiment": experiment, "measured": some.measure}
+        row["accepted range"] = f"{' to '.join(bounds)} {some.unit}".rstrip()
+        if some.range_high is None:
+            row["accepted range"] = f"at least {row['accepted range']}"
+        for finding in group.itertuples():
+            lines = [f"{SIGNS[finding.verdict]} {verdict_text(finding)}", _estimate(finding, len(finding.seeds))]
+            heading = "verdict" if set(findings.recipe) == {PUBLISHED} else f"recipe={finding.recipe}"
+            row[heading] = "\n".join([*lines, *_plateau(finding)])
+        rows.append(row | {"causal": some.causal})
+    if len({row["experiment"] for row in rows}) == 1:
+        rows = [{key: value for key, value in row.items() if key != "experiment"} for row in rows]
+    return table("verdicts", rows)
+
+
+def verdict_text(finding: Any) -> str:
+    """Return the verdict, how it departs or what would decide it, and whether it is on the claim at all."""
+    more = finding.departure
+    if finding.verdict == "undecided" and finding.sd is None:
+        more = f"needs at least {MIN_PAIRS} seeds" if len(finding.seeds) < MIN_PAIRS else "there may be no gap"
+    elif finding.verdict == "undecided":
+        needed = f"more than {MOST_SEEDS:,}" if finding.seeds_needed is None else f"about {finding.seeds_needed:,}"
+        more = f"needs {needed} seeds"
+    causal = "" if finding.causal else "not causal, as claimed" if finding.decides else "as run, not causal"
+    return "; ".join(filter(None, (finding.verdict + (more and f": {more}"), causal)))
+
+
+def _estimate(finding: Any, seeds: int, prefix: str = "") -> str:
+    form = {"level": ".2f", "difference": "+z.1f", "share": "z.1f"}[finding.quantity]
+    estimate, low, high = (getattr(finding, f"{prefix}{name}") for name in ("estimate", "low", "high"))
+    interval = "" if low is None or high is None else f" [{low:{form}}, {high:{form}}]"
+    p = "" if finding.p_holm is None or prefix else f", p = {finding.p_holm:.3f}"
+    return f"{estimate:{form}}{interval} {finding.unit}".rstrip() + f" ({seeds} seed{'s' * (seeds != 1)}{p})"
+
+
+def _plateau(finding: Any) -> list[str]:
+    named = [(label, "all" if on == finding.seeds else ", ".join(map(str, on))) for label, on in finding.on_plateau]
+    lines = [f"on the plateau: {', '.join(f'{label} ({seeds})' for label, seeds in named)}"] if named else []
+    if finding.left_estimate is not None:
+        lines.append(f"without those: {_estimate(finding, finding.left_pairs, 'left_')}")
+    return lines
+
+
+def compare(first: Sweep, second: Sweep) -> tuple[Table | None, pandas.DataFrame]:
+    """Match two sweeps cell by cell: the table, and the figures as comparison.csv has them."""
+    rows: list[dict[str, Any]] = []
+    pairs = []
+    for sides in matched(*(sweep.whole.cells.record.tolist() for sweep in (first, second))):
+        memory = "" if sides[0].memory == "none" else sides[0].memory
+        variant = " ".join(filter(None, (sides[0].model, memory, sides[0].settings_text)))
+        one, other = ({s: r["validation"]["perplexity"] for s, r in side.records.items()} for side in sides)
+        common = [seed for seed in one if seed in other]
+        pairs += [(sides[0].records[seed], sides[1].records[seed]) for seed in common]
+        difference = paired_difference([other[seed] for seed in common], [one[seed] for seed in common])
+        causal = [all(record["causal"] for record in side.records.values()) for side in sides]
+        leaky = [sweep.name for sweep, is_causal in zip((first, second), causal, strict=True) if not is_causal]
+        row = {"first": first.name, "second": second.name, "variant": variant, "pairs": len(common)}
+        row |= {"first_alone": len(one) - len(common), "second_alone": len(other) - len(common)}
+        row |= {
+            f"{n}_mean": statistics.fmean(v.values()) if v else None for n, v in (("first", one), ("second", other))
+        }
+        row |= {"p_holm": None, "not_causal": " ".join(leaky)}
+        figures = difference._asdict() if difference else dict.fromkeys(Difference._fields)
+        rows.append(row | {f"difference_{name}": value for name, value in figures.items()})
+    for row, p in zip(rows, holm([row["difference_p"] for row in rows]), strict=True):
+        row["p_holm"] = p
+    different = "; ".join(differing(pairs)) or "nothing that is recorded, apart from names and places"
+    paired_first = sorted(rows, key=lambda row: not row["pairs"])
+    shown = table("comparison", map(_compared, paired_first), first=first.name, second=second.name, differing=different)
+    return shown, pandas.DataFrame(rows, dtype=object)
+
+
+def _compared(row: dict[str, Any]) -> dict[str, Any]:
+    difference = Difference(*(row[f"difference_{name}"] for name in Difference._fields))
+    low, high = difference.percent_interval(row["first_mean"])
+    interval = "" if low is None else f" [{low:+.2f}, {high:+.2f}]"
+    mark = f" (not causal in {row['not_causal'].replace(' ', ' and ')})" if row["not_causal"] else ""
+    return {
+        "variant": row["variant"] + mark,
+        **{row[side]: mean_sd([row[f"{side}_mean"]] if row[f"{side}_mean"] else []) for side in ("first", "second")},
+        "difference": f"{difference.percent:+.2f} %{interval}" if row["pairs"] else "",
+        "p": "" if row["p_holm"] is None else f"{row['p_holm']:.3f}",
+        "pairs": str(row["pairs"]),
+        **{f"only in {row[side]}": str(row[f"{side}_alone"] or "") for side in ("first", "second")},
+        "causal": not mark,
+    }
+
+
+def words(sweeps: Sequence[Sweep]) -> Table | None:
+    """Show the word perplexities that papers quote beside those of our best causal variants on one text, converted."""
+    variants = [v for sweep in sweeps for study in sweep.studies for v in study.variants.itertuples()]
+    variants = [v for v in variants if v.first["config"]["data"]["source"] == "wikitext2"]
+    texts = [{name: v.first["validation"][name] for name in ("characters", "words")} for v in variants]
+    if not texts or not texts[0]["words"]:
+        return None
+    ratio = texts[0]["characters"] / texts[0]["words"]
+    quoted = [reference for paper in PAPERS for reference in paper.references]
+    rows = [quote | {"about": "≈ ", "nll": math.log(quote["perplexity"]) / ratio} for quote in quoted]
+    best: dict[str, Any] = {}
+    for v, text in sorted(zip(variants, texts, strict=True), key=lambda pair: pair[0].validation_mean):
+        if v.causal and text == texts[0]:
+            nll = statistics.fmean(record["validation"]["nll"] for record in v.records.values())
+            text_name = f"{text['characters']:,} characters of WikiText-2"
+            best.setdefault(v.model, {"model": v.label, "text": text_name, "nll": nll})
+    rows += best.values()
+    for row in rows:
+        word = math.exp(row["nll"] * ratio) if row["nll"] * ratio < 700 else math.inf
+        row.update({"word": word, "bits": row["nll"] / math.log(2), "perplexity": math.exp(row["nll"])})
+    return table("words", rows, ratio=ratio, **texts[0])
+
+
+def failures(records: Sequence[Record]) -> Table | None:
+    """Show the cells that are not finished, and why."""
+    rows = []
+    for r in records:
+        if not store.is_finished(r):
+            memory = "" if r["memory"] == "none" else f" {r['memory']}"
+            status = "finished by another version of hrm_bench" if r["status"] == "finished" else r["status"]
+            reason = ": ".join(filter(None, (status, r.get("reason"))))
+            rows.append({"cell": f"{r['model']}{memory} seed {r['seed']} {r['identity']}", "reason": reason})
+    return table("failures", rows)
+
+
+def missing(judged: Judged) -> Table | None:
+    """Show the claims that the records do not measure, and the command that would."""
+    return table("missing", judged.missing)
+
+
+def rescoring(sweep: Sweep) -> list[Table | None]:
+    """Show other scores of the best weights, the curve over segments, and the curve of halting."""
+
+    def texts(row: Any) -> dict[str, Any]:
+        return {
+            name: mean_sd(value) if isinstance(value, list) and name != "halting" else value
+            for name, value in row.items()
+        }
+
+    segments, halting = [], []
+    for scores in sweep.rescoring:
+        head = {"variant": scores["variant"], "split": scores["split"]}
+        names = {f"{number} segment{'s' * (number != '1')}": values for number, values in scores["segments"].items()}
+        segments += [head | texts(names)] if names else []
+        halting += [head | texts(point) for point in scores["halting"]]
+    scored = [texts(scores) | {"num_seeds": len(scores["seeds"])} for scores in sweep.rescoring]
+    named = {"rescoring": scored, "segments": segments, "halting": halting}
+    return [table(name, rows, sweep=sweep.name) for name, rows in named.items() if rows]
+
+
+def search(sweep: Sweep) -> Table | None:
+    """Show the number of trials, the first, the best and its values: one row per study."""
+    if sweep.search is None:
+        return None
+    rows, places = [], []
+    for study in sweep.search["studies"]:
+        trials = {"first": study["trials"][0], "best": min(study["trials"], key=perplexity_of)}
+        row = {"study": study["study"], "trials": str(len(study["trials"]))}
+        for name, trial in trials.items():
+            row[f"{name} trial"] = "failed" if trial["perplexity"] is None else f"{trial['perplexity']:.2f}"
+        rows.append(row | {key: f"{trials['best']['values'].get(key, '')}" for key in sweep.search["space"]})
+        places.append(chosen_on(study))
+    return table("search", rows, sweep=sweep.name, chosen_on=" or ".join(dict.fromkeys(places)))

@@ -1,0 +1,172 @@
+"""Layers as functions of their parameters: one operation per term of a formula, nothing fused.
+
+Shapes: B lanes, T characters, D width, H heads, K head width; S characters that a memory holds. Weights are
+(output, input), as in ``torch.nn.Linear``.
+"""
+
+import functools
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn.functional import elu, silu
+
+ROTARY_BASE = 10_000.0
+NORM_EPSILON = 1e-6
+MEMORY_EPSILON = 1e-6
+
+Parameters = Mapping[str, Tensor]
+
+
+def rms_norm(hidden: Tensor, weight: Tensor) -> Tensor:
+    """Return x / √(mean x² + ε) · w."""
+    return hidden / torch.sqrt((hidden * hidden).mean(dim=-1, keepdim=True) + NORM_EPSILON) * weight
+
+
+def project(hidden: Tensor, qkv: Tensor, num_heads: int) -> list[Tensor]:
+    """Return queries, keys and values, each (..., H, T, K), of hidden vectors (..., T, D)."""
+    return [(hidden @ weight.T).unflatten(-1, (num_heads, -1)).transpose(-3, -2) for weight in qkv.chunk(3)]
+
+
+def merge(heads: Tensor, output: Tensor) -> Tensor:
+    """Return the projected outputs (..., T, D) of heads (..., H, T, K)."""
+    return heads.transpose(-3, -2).flatten(-2) @ output.T
+
+
+@functools.cache
+def rotation(length: int, head_width: int, device: torch.device) -> Tensor:
+    """Return the complex numbers (T, K/2) that turn the pairs of each position; angles in single precision."""
+    frequencies = ROTARY_BASE ** (-torch.arange(0, head_width, 2).double() / head_width)
+    angles = torch.outer(torch.arange(length).double(), frequencies)
+    return torch.complex(angles.cos().float(), angles.sin().float()).to(device)
+
+
+def rotate(heads: Tensor) -> Tensor:
+    """Turn each pair (i, i + K/2) of (..., T, K) heads by the angle of its position."""
+    first, second = heads.chunk(2, dim=-1)
+    turned = torch.complex(first, second) * rotation(heads.shape[-2], heads.shape[-1], heads.device)
+    return torch.cat((turned.real, turned.imag), dim=-1)
+
+
+@functools.cache
+def future(length: int, device: torch.device) -> Tensor:
+    """Return (T, T), true where column j is later than row i."""
+    return torch.ones(length, length, dtype=torch.bool, device=device).triu(1)
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor, causal: bool) -> Tensor:
+    """Return softmax(Q·Kᵀ / √K)·V, each (..., T, K); with ``causal``, no position sees a later one."""
+    scores = queries @ keys.transpose(-1, -2) / math.sqrt(queries.shape[-1])  # (..., T, T)
+    if causal:
+        scores = scores.masked_fill(future(scores.shape[-1], scores.device), -math.inf)
+    return torch.softmax(scores, dim=-1) @ values
+
+
+def self_attention(hidden: Tensor, qkv: Tensor, output: Tensor, num_heads: int, causal: bool = True) -> Tensor:
+    """Return multi-head attention with rotary positions over (..., T, D)."""
+    queries, keys, values = project(hidden, qkv, num_heads)
+    return merge(attend(rotate(queries), rotate(keys), values, causal), output)
+
+
+def feed_forward(hidden: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+    """Return (SiLU(x·W_gate) ⊙ x·W_up) · W_down."""
+    gate, up = (hidden @ weight.T for weight in gate_up.chunk(2))
+    return (silu(gate) * up) @ down.T
+
+
+def block(hidden: Tensor, parameters: Parameters, prefix: str, num_heads: int, causal: bool = True) -> Tensor:
+    """Return (..., T, D) after attention and the feed-forward, each followed by the norm of the residual sum."""
+
+    def weight(name: str) -> Tensor:
+        return parameters[f"{prefix}.{name}.weight"]
+
+    attended = self_attention(hidden, weight("attention.qkv"), weight("attention.output"), num_heads, causal)
+    hidden = rms_norm(hidden + attended, weight("attention_norm"))
+    fed = feed_forward(hidden, weight("feed_forward.gate_up"), weight("feed_forward.down"))
+    return rms_norm(hidden + fed, weight("feed_forward_norm"))
+
+
+def feature(heads: Tensor) -> Tensor:
+    """Return σ(x) = ELU(x) + 1."""
+    return elu(heads) + 1
+
+
+class PairMemory:
+    """An associative memory as the list of written pairs (σ(k), v), which are weighed anew for each query."""
+
+    def __init__(self) -> None:
+        self.keys: list[Tensor] = []
+        self.values: list[Tensor] = []
+        self.last: tuple[Tensor, Tensor] | None = None  # keys and values that ``commit`` writes
+
+    def answer(self, queries: Tensor) -> Tensor:
+        """Return Σ wₛ·vₛ / (Σ wₛ + ε) with wₛ = σ(q)·σ(kₛ) for each query (..., T, K)."""
+        if not self.keys:
+            return torch.zeros_like(queries)
+        weights = feature(queries) @ torch.cat(self.keys, dim=-2).transpose(-1, -2)  # (..., T, S)
+        return weights @ torch.cat(self.values, dim=-2) / (weights.sum(dim=-1, keepdim=True) + MEMORY_EPSILON)
+
+    def commit(self, rule: str) -> None:
+        """Write the last keys and values (..., T, K); the delta rule writes V minus the memory's answer to K."""
+        assert self.last is not None
+        keys, values = (part.detach() for part in self.last)
+        self.add(feature(keys), values - self.answer(keys) if rule == "delta" else values)
+
+    def add(self, keys: Tensor, values: Tensor) -> None:
+        self.keys.append(keys)
+        self.values.append(values)
+
+
+class MatrixMemory(PairMemory):
+    """The same memory as a matrix Σ σ(k)·vᵀ (B, H, K, K) and a normalizer Σ σ(k) (B, H, 1, K), empty at first."""
+
+    def __init__(self, num_lanes: int, num_heads: int, head_width: int, *, like: Tensor) -> None:
+        super().__init__()
+        self.matrix = like.new_zeros(num_lanes, num_heads, head_width, head_width)
+        self.normalizer = like.new_zeros(num_lanes, num_heads, 1, head_width)
+
+    def answer(self, queries: Tensor) -> Tensor:
+        weights = feature(queries)
+        return weights @ self.matrix / ((weights * self.normalizer).sum(dim=-1, keepdim=True) + MEMORY_EPSILON)
+
+    def add(self, keys: Tensor, values: Tensor) -> None:
+        self.matrix = self.matrix + keys.transpose(-1, -2) @ values
+        self.normalizer = self.normalizer + keys.sum(dim=-2, keepdim=True)
+
+
+def infini_attention(
+    hidden: Tensor, memory: PairMemory, qkv: Tensor, output: Tensor, gate: Tensor, causal: bool = True
+) -> Tensor:
+    """Return (..., T, D): the memory's answer and local attention, mixed by a gate per head."""
+    queries, keys, values = project(hidden, qkv, len(gate))
+    memory.last = keys, values
+    weight = torch.sigmoid(gate)[:, None, None]
+    return merge(weight * memory.answer(queries) + (1 - weight) * attend(queries, keys, values, causal), output)
+
+
+def hidden_state_memory(
+    hidden: Tensor, memory: PairMemory, qkv: Tensor, output: Tensor, gate: Tensor, num_heads: int
+) -> Tensor:
+    """Return (..., T, D): the memory's answer and the hidden state, mixed by a gate per component."""
+    queries, keys, values = project(hidden, qkv, num_heads)
+    memory.last = keys, values
+    weight = torch.sigmoid(hidden @ gate.T)
+    return weight * merge(memory.answer(queries), output) + (1 - weight) * hidden
+
+
+def lstm(inputs: Tensor, parameters: Parameters, prefix: str) -> Tensor:
+    """Return the hidden states (B, T, D) of one recurrent layer, computed one character after another."""
+    names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+    from_input, from_hidden, input_bias, hidden_bias = (parameters[f"{prefix}.{name}"].chunk(4) for name in names)
+    hidden = cell = torch.zeros_like(inputs[:, 0])
+    states = []
+    for x in inputs.unbind(dim=1):
+        i, f, g, o = (
+            x @ from_input[gate].T + input_bias[gate] + hidden @ from_hidden[gate].T + hidden_bias[gate]
+            for gate in range(4)
+        )
+        cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
+        hidden = torch.sigmoid(o) * torch.tanh(cell)
+        states.append(hidden)
+    return torch.stack(states, dim=1)

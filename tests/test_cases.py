@@ -1,0 +1,62 @@
+"""A sweep's cases: lists of words that every combination of the sweep's lists is crossed with."""
+
+import re
+
+import pytest
+from commands import hrm_bench
+from conftest import QUICK
+from omegaconf import OmegaConf
+
+from hrm_bench.config.compose import compose, conf_folder
+from hrm_bench.config.identity import cell_name
+from hrm_bench.data import corpora
+from hrm_bench.records import store
+
+CASES = "hydra.sweeper.cases=[[],['model.name=wide','recipe.weight_decay=1']]"
+
+
+def test_cases_are_crossed_with_lists_and_run_as_they_were_planned(tmp_path):
+    words = ["-m", *QUICK, "recipe.max_epochs=1", "logger=none", CASES, "recipe.learning_rate=0,1"]
+    done = hrm_bench(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    records = list(store.read_all(tmp_path / "multirun" / "custom"))
+    recipes = [record["config"]["recipe"] for record in records]
+    assert {(record["model"], recipe["learning_rate"]) for record, recipe in zip(records, recipes, strict=True)} == {
+        (model, rate) for model in ("hrm", "wide") for rate in (0.0, 1.0)
+    }
+    assert {recipe["weight_decay"] for recipe in recipes} == {0.01, 1.0}
+    assert all(type(recipe[key]) is float for recipe in recipes for key in ("learning_rate", "weight_decay"))
+
+
+def planned(*words, cwd):
+    """Return the folders of the cells of a sweep that is not run."""
+    done = hrm_bench("-m", "data=sample", "plan=true", *words, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return re.findall(r"\w+(?:-\w+)*-seed\d+-[0-9a-f]{12}", done.stdout)
+
+
+def test_a_word_of_the_command_wins_over_the_cases_and_equal_cells_are_one(tmp_path):
+    cases = "hydra.sweeper.cases=[['recipe.budget=1000'],['recipe.budget=2000'],['seed=7']]"
+    folders = planned(cases, "recipe.budget=500", "seed=1,2", cwd=tmp_path)
+    assert len(folders) == 2
+    assert {folder.split("-")[1] for folder in folders} == {"seed1", "seed2"}
+
+
+def test_a_fault_in_a_case_is_one_line(tmp_path):
+    done = hrm_bench("-m", "data=sample", "hydra.sweeper.cases=[['recipe.budgt=3'],[]]", cwd=tmp_path)
+    assert done.returncode == 2
+    assert re.fullmatch(r"hrm_bench: recipe\.budgt: no such key; .*did you mean recipe\.budget\?\n", done.stderr)
+
+
+@pytest.mark.parametrize("path", sorted((conf_folder() / "experiment").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_case_of_an_experiment_composes_to_cells_of_its_own(path):
+    sweeper = OmegaConf.load(path).get("hydra", {}).get("sweeper", {})
+    params = [f"{key}={str(values).split(',')[0]}" for key, values in sweeper.get("params", {}).items()]
+    cases = sweeper.get("cases", [[]])
+    names = set()
+    for case in cases:
+        keys = {word.split("=")[0] for word in case}
+        words = [word for word in params if word.split("=")[0] not in keys]
+        cfg = compose(f"experiment={path.stem}", "data=sample", *words, *case)
+        names.add(cell_name(cfg, corpora.load(cfg.data).fingerprint))
+    assert len(names) == len(cases)
