@@ -1,4 +1,4 @@
-"""What is timed: the training step and the evaluation of a model, by the package and by the reference."""
+"""The code that is timed: a model's training step and evaluation, by the package and by the reference."""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""What Lightning, the records and W&B add to training: a real cell against a bare loop around the same module.
+"""The cost of Lightning, the records and W&B: a real cell against a bare loop around the same module.
 
 Both take turns of one epoch: whenever the cell logs an epoch, the loop runs one. The cell does all that a cell does
 while it trains: loaders, metrics, snapshots, history, progress, and an offline run in W&B.

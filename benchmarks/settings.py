@@ -22,7 +22,7 @@ SMALL_MODEL = {"width": 16, "num_heads": 2, "hidden_width": 24}
 
 @dataclass(frozen=True)
 class Settings:
-    """What was asked for; ``quick`` takes small models and few rounds."""
+    """The settings of a run; ``quick`` takes small models and few rounds."""
 
     quick: bool
     models: tuple[str, ...]

@@ -34,7 +34,7 @@ def ratios(dividends: Sequence[float], divisors: Sequence[float]) -> Quartiles:
 
 
 class Device(NamedTuple):
-    """What something runs on."""
+    """The device and threads that something runs on."""
 
     type: str  # cpu | cuda
     threads: int

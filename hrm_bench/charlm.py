@@ -45,7 +45,7 @@ class MemoryPolicy:
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What every model is built with, besides the config of its own architecture."""
+    """The values that every model is built with, besides the config of its own architecture."""
 
     vocabulary_size: int
     window: int
@@ -54,7 +54,7 @@ class Setting:
 
 
 class Refinement(NamedTuple):
-    """What a segment has made of a window."""
+    """The result of one segment of a window."""
 
     logits: Tensor  # (B, T, V)
     state: State  # with the gradient of this segment; the next segment gets it without
@@ -72,7 +72,7 @@ class Step(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """What training on a sample has given."""
+    """The result of training on a sample."""
 
     losses: list[Tensor]  # the task loss of each window in nats per character, without gradient
     memory: Memory  # after the last window
@@ -82,7 +82,7 @@ Steps = Generator[Step, None, Trained]
 
 
 class Objective(Protocol):
-    """What a model asks of an objective; see ``objectives.Objective``."""
+    """The methods that a model needs of its objective; see ``objectives.Objective``."""
 
     gradient_clip: float  # largest norm of a step's gradients together
 

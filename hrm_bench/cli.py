@@ -1,4 +1,4 @@
-"""What all commands share: their words, ``--help``, exit statuses and tables.
+"""The parts that all commands share: their words, ``--help``, exit statuses and tables.
 
 A command module has a ``HELP``, a ``main(words)`` that returns the exit status, and ends in ``cli.run(main, HELP)``.
 Heavy imports are inside ``main``, so that ``--help`` is answered at once.
@@ -34,7 +34,7 @@ UNLIMITED = 10_000  # characters of a line that no terminal breaks
 
 @dataclass(frozen=True)
 class Help:
-    """What a command says of itself."""
+    """The help text of a command."""
 
     name: str
     words: str  # as one types them: FOLDER, [key=value ...]

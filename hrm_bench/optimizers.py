@@ -16,7 +16,7 @@ Schedule = Callable[["OptimizerSettings", float], float]
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerSettings:
-    """What an optimizer is built with, and the clipping before each of its steps."""
+    """The values that an optimizer is built with, and the clipping before each of its steps."""
 
     learning_rate: float
     weight_decay: float

@@ -1,4 +1,4 @@
-"""What ``python -m hrm_bench`` does with planned cells: run them or search with them, then print and write results.
+"""The work of ``python -m hrm_bench`` with planned cells: run them or search with them, then print and write results.
 
 ``__main__`` calls it for one cell and Hydra's sweeper for many. Each function returns the exit status: 0; 1 if a cell
 is not finished; 128 and the number of the signal that stopped the command.

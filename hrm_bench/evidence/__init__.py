@@ -1,1 +1,1 @@
-"""What is measured of a model besides its score."""
+"""Measurements of a model besides its score."""

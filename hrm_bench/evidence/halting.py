@@ -41,7 +41,7 @@ class Refined(NamedTuple):
 
 
 class Halted(NamedTuple):
-    """What stopping at a threshold gives."""
+    """The result of stopping at a threshold."""
 
     threshold: float
     mean_segments: float

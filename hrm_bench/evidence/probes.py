@@ -1,4 +1,4 @@
-"""What is measured of a trained model on a scored text: where in its windows it errs, and how much its memory helps.
+"""Measurements of a trained model on a scored text: where in its windows it errs, and how much its memory helps.
 
 Shapes: B lanes, T characters, W windows of a lane.
 """

@@ -65,7 +65,7 @@ def _lookup(memory: CompressiveMemory, features: Tensor) -> Tensor:
 
 
 class MemoryLayer(Gated):
-    """What layers with a compressive memory share: projections and a gate that starts at zero."""
+    """Base of the layers with a compressive memory: projections and a gate that starts at zero."""
 
     def __init__(self, *, width: int, num_heads: int, rule: WriteRule, gate_shape: tuple[int, ...]) -> None:
         super().__init__()

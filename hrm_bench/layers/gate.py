@@ -1,4 +1,4 @@
-"""What is common to all layers that let a memory through by a learned gate."""
+"""Base of all layers that let a memory through by a learned gate."""
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ class Gated(nn.Module):
 
 
 class GateMeans:
-    """What each gate of a model lets through, mean over all that is read while this is switched on."""
+    """Means of what each gate of a model lets through, taken over all that is read while this is switched on."""
 
     def __init__(self) -> None:
         self.is_on = False

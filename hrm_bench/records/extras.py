@@ -1,4 +1,4 @@
-"""What lies beside the records of a sweep, in its folder or in its archive: other scores, and a search."""
+"""Files beside the records of a sweep, in its folder or in its archive: other scores, and a search."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""What one record says: values of its config, its n-gram baselines, and whether its run left the unigram plateau."""
+"""Facts of one record: values of its config, its n-gram baselines, and whether its run left the unigram plateau."""
 
 import math
 from collections.abc import Iterator, Mapping

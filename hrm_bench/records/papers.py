@@ -1,4 +1,4 @@
-"""What papers say (``papers/*.yaml``), and whether a record may speak about them; the record alone decides."""
+"""Papers and their claims (``papers/*.yaml``), and whether a record may speak about them; the record alone decides."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a record contains: the result of one cell, complete without its neighbours."""
+"""The keys of a record: the result of one cell, complete without its neighbours."""
 
 import math
 from typing import Any, Literal, NotRequired, TypedDict
@@ -52,7 +52,7 @@ class MemoryUse(TypedDict):
 
 
 class Record(TypedDict, total=False):
-    """What a cell leaves behind: an unfinished record ends at ``wandb``, a finished one has no reason and no log."""
+    """The record of a cell: an unfinished record ends at ``wandb``, a finished one has no reason and no log."""
 
     schema_version: int
     identity: str
@@ -106,7 +106,7 @@ def _exp(exponent: float) -> float:
 
 
 class Halting(TypedDict):
-    """What stopping at a threshold gives, by seed."""
+    """The result of stopping at a threshold, by seed."""
 
     threshold: float
     mean_segments: list[float]

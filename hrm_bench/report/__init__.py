@@ -1,1 +1,1 @@
-"""What the records say, as tables. Nothing here trains, and nothing is read but records and the published figures."""
+"""Tables, plots and pages of records. Nothing here trains or reads anything but records and published figures."""

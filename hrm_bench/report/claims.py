@@ -24,7 +24,7 @@ Sides = list[dict[int, Record]]  # per variant of a claim: its records by seed
 
 
 class Judged(NamedTuple):
-    """What records say about the claims."""
+    """The findings about the claims."""
 
     findings: pandas.DataFrame  # one row per finding: the columns of FINDING
     missing: list[dict[str, str]]  # claims that the records do not measure under the paper's recipe, and why

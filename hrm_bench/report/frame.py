@@ -39,7 +39,7 @@ class Study:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a sweep has left behind."""
+    """The records of a sweep and the files beside them."""
 
     name: str
     records: list[Record]

@@ -62,7 +62,7 @@ def studies(sweep: Sweep) -> list[Section]:
 
 
 class Report(NamedTuple):
-    """What a page is made of."""
+    """The parts of a page."""
 
     sweeps: list[Sweep]
     sections: list[Section]  # of all studies

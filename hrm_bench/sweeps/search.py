@@ -42,7 +42,7 @@ Plan = Callable[[Sequence[str]], Cell]  # returns the cell of overrides; raises 
 
 @dataclass(frozen=True)
 class Search:
-    """What a config declares."""
+    """A search as a config declares it."""
 
     trials: int  # per study
     seed: int

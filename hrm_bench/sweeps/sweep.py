@@ -42,7 +42,7 @@ class Result(NamedTuple):
 
 
 class Shared:
-    """What the cells of one command share: texts, which are read once, and messages, which are printed once."""
+    """Texts that a command reads once, and messages that it prints once, for all its cells."""
 
     def __init__(self) -> None:
         self.library = Library()

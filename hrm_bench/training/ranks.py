@@ -30,7 +30,7 @@ SECONDS_TO_END = 30.0
 
 
 class RankEnvironment(LightningEnvironment):
-    """What Lightning asks of one of several processes of this machine, all of which have been started already."""
+    """Lightning's environment of one of several processes of this machine, all of which have been started already."""
 
     def __init__(self, rank: int, num_ranks: int, port: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What is written down while a cell trains: its history, its progress, and the same for a mirror such as W&B."""
+"""The notes of a cell in training: its history, its progress, and the same for a mirror such as W&B."""
 
 import csv
 import io
