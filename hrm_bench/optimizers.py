@@ -26,7 +26,7 @@ class OptimizerSettings:
     warmup: float = 0.0  # fraction of training over which the learning rate rises linearly from 0
     final_learning_rate: float = 1.0  # fraction of the learning rate that is left at the end of training
     micro_batches: int = 1  # parts of a batch, which go through the model one after another and share an optimizer step
-    name: Literal["adamw"] = "adamw"
+    name: str = "adamw"  # a key of OPTIMIZERS
     schedule: Literal["warmup_cosine"] = "warmup_cosine"
 
 

@@ -4,8 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+import hrm_bench
 from hrm_bench import optimizers
+from hrm_bench.errors import UsageError
 from hrm_bench.optimizers import OptimizerSettings
+from hrm_bench.training.build import optimizer_settings
 
 PLAIN = {"learning_rate": 0.01, "weight_decay": 0.1, "gradient_clip": 1.0}
 
@@ -40,3 +43,11 @@ def test_a_schedule_scales_the_rate_that_each_group_began_with():
         assert [group["lr"] for optimizer in fitted for group in optimizer.param_groups] == pytest.approx(
             [0.01 * factor, 0.04 * factor]
         )
+
+
+def test_every_optimizer_can_be_chosen_by_a_recipe():
+    for name in optimizers.OPTIMIZERS:
+        settings = optimizer_settings(hrm_bench.compose("data=sample", f"recipe.optimizer={name}"))
+        assert settings.name == name
+    with pytest.raises(UsageError, match=r"recipe\.optimizer=nope: allowed are"):
+        hrm_bench.compose("data=sample", "recipe.optimizer=nope")

@@ -123,6 +123,7 @@ class Recipe(Group):
     patience: Count | None
     batch_size: Count
     evaluation_batch_size: Count
+    optimizer: Annotated[str, choice("adamw")] = "adamw"  # the keys of optimizers.OPTIMIZERS
     learning_rate: Rate
     warmup: Fraction = 0.0
     final_learning_rate: Fraction = 1.0

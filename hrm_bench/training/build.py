@@ -56,6 +56,7 @@ def optimizer_settings(cfg: DictConfig) -> OptimizerSettings:
     """Return the optimizer settings of a recipe, at the config's scale."""
     recipe = cfg.recipe
     return OptimizerSettings(
+        name=recipe.optimizer,
         learning_rate=recipe.learning_rate / cfg.scale,
         gate_learning_rate=recipe.gate_learning_rate,
         weight_decay=recipe.weight_decay,
