@@ -97,5 +97,5 @@ def test_the_command_shows_both_audits_and_exits_with_1_where_a_model_is_not_cau
     leaky = hrm_bench(*words, cwd=tmp_path, module="hrm_bench.audit")
     assert leaky.returncode == 1
     assert "infini_hrm: NOT CAUSAL" in leaky.stdout
-    wrong = hrm_bench("model=gru", cwd=tmp_path, module="hrm_bench.audit")
+    wrong = hrm_bench("model=nope", cwd=tmp_path, module="hrm_bench.audit")
     assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
