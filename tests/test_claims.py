@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import hydra
+import made_up
 import pytest
 from conftest import ROOT
 from omegaconf import OmegaConf
@@ -17,7 +18,7 @@ from omegaconf import OmegaConf
 import hrm_bench
 from hrm_bench import cli
 from hrm_bench.config.compose import conf_folder
-from hrm_bench.records import store
+from hrm_bench.records import papers, store
 from hrm_bench.records.facts import is_on_plateau
 from hrm_bench.records.papers import PAPERS
 from hrm_bench.records.schema import score
@@ -28,7 +29,7 @@ from hrm_bench.statistics import AT_LEAST, holm
 
 SEEDS = range(42, 50)
 NOISE = [-0.10, 0.06, -0.04, 0.09, 0.02, -0.07, 0.05, -0.01]  # by seed; its mean is 0
-(PAPER,) = PAPERS
+PAPER = next(paper for paper in PAPERS if "HRM" in paper.title)
 RECIPE = PAPER.published_recipe
 TUNED = {"name": "tuned", "budget": 800_000, "batch_size": 4, "learning_rate": 0.006, "distillation": 3.0}
 NOTHING = "No claim can be measured yet."
@@ -469,3 +470,11 @@ def test_an_experiment_that_has_every_claim_is_not_missing():
 def test_on_the_plateau_is_a_run_above_95_percent_of_the_unigram_model():
     assert is_on_plateau(record("hrm", 0.951 * 23.25))
     assert not is_on_plateau(record("hrm", 0.949 * 23.25))
+
+
+def test_a_paper_needs_only_its_title_text_and_claims():
+    documents = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    (block,) = (block for block in re.findall(r"```yaml\n(.*?)```", documents, re.DOTALL) if "claims:" in block)
+    paper = papers.read(block)
+    assert [paper.is_about(made_up.record(f"data={name}")) for name in ("sample", "wikitext2")] == [True, False]
+    assert paper.figure(made_up.record("data=sample")) is None

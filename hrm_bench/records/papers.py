@@ -1,7 +1,7 @@
 """Papers and their claims (``papers/*.yaml``), and whether a record may speak about them; the record alone decides."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +39,14 @@ class Paper:
 
     title: str
     text: dict[str, Any]
-    protocol: dict[str, Any]
-    published_recipe: dict[str, Any]
-    chosen_per_model: list[str]
-    sizes: dict[str, dict[str, int]]
-    figures: list[dict[str, Any]]
-    references: list[dict[str, Any]]
-    everywhere: dict[str, str]
     claims: list[Claim]
+    protocol: dict[str, Any] = field(default_factory=dict)
+    published_recipe: dict[str, Any] = field(default_factory=dict)
+    chosen_per_model: list[str] = field(default_factory=list)
+    sizes: dict[str, dict[str, int]] = field(default_factory=dict)
+    figures: list[dict[str, Any]] = field(default_factory=list)
+    references: list[dict[str, Any]] = field(default_factory=list)
+    everywhere: dict[str, str] = field(default_factory=dict)
 
     def figure(self, record: Record) -> float | None:
         """Return the published perplexity of a record's model and memory, if its experiment repeats the paper's run."""
@@ -76,8 +76,13 @@ def _load() -> list[Paper]:
     """Read every paper: from the installed package, or from beside it in a checkout."""
     package = Path(__file__).resolve().parent.parent
     folder = package / "papers" if (package / "papers").is_dir() else package.parent / "papers"
-    contents = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.yaml"))]
-    return [Paper(**content | {"claims": [Claim(**claim) for claim in content["claims"]]}) for content in contents]
+    return [read(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.yaml"))]
+
+
+def read(text: str) -> Paper:
+    """Return the paper that the text of a YAML file describes."""
+    content = yaml.safe_load(text)
+    return Paper(**content | {"claims": [Claim(**claim) for claim in content["claims"]]})
 
 
 PAPERS = _load()
