@@ -68,7 +68,7 @@ def help_text(words: list[str]) -> str:
 
     Hydra's own help takes three times as long, since it copies its schemas for every group.
     """
-    cfg = unchecked(*(word for word in words if not word.startswith("-")))
+    cfg = unchecked(*(word for word in words if not word.startswith("-") or word.startswith("--config-dir")))
     choices = "\n".join(f"  {group}: {', '.join(names)}" for group, names in groups().items())
     return (
         f"{USAGE}\n{cli.command_list()}\n\nGroups and their choices (compose with group=choice):\n{choices}\n\n"

@@ -4,8 +4,11 @@ from hrm_bench import cli
 
 HELP = cli.Help(
     name="audit",
-    words="[key=value ...]",
-    arguments={"key=value": "as in python -m hrm_bench; the model is audited before any training"},
+    words="[--config-dir FOLDER] [key=value ...]",
+    arguments={
+        "key=value": "as in python -m hrm_bench; the model is audited before any training",
+        "FOLDER": "configs of your own, beside conf/",
+    },
     example="model=infini_hrm memory=carry",
 )
 

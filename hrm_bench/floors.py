@@ -7,8 +7,11 @@ from hrm_bench import cli
 
 HELP = cli.Help(
     name="floors",
-    words="[key=value ...]",
-    arguments={"key=value": "as in python -m hrm_bench; data=... and data.window matter"},
+    words="[--config-dir FOLDER] [key=value ...]",
+    arguments={
+        "key=value": "as in python -m hrm_bench; data=... and data.window matter",
+        "FOLDER": "configs of your own, beside conf/",
+    },
     example="data=wikitext2 data.window=64",
 )
 KINDS = {"frozen": ("full", "window"), "window": ("window",), "adaptive": ("adaptive",)}  # ways of reading, by kind

@@ -367,3 +367,14 @@ def test_no_file_of_the_package_is_longer_than_340_lines():
 
 def test_models_of_the_reports_are_there():
     assert {"hrm", "hrm_memory", "infini_hrm", "lct_1layer", "lct_2layer"} <= set(MODELS)
+
+
+def test_a_folder_of_configs_is_read_beside_conf(tmp_path):
+    mine = tmp_path / "data" / "mine.yaml"
+    mine.parent.mkdir()
+    mine.write_text("defaults: [sample, _self_]\nwindow: 7\n")
+    for words in (["--config-dir", str(tmp_path)], [f"--config-dir={tmp_path}"]):
+        assert hrm_bench.compose("seed=3", *words, "data=mine").data.window == 7
+    for words in (["--config-dir"], ["--config-dir", "nowhere", "data=sample"]):
+        with pytest.raises(UsageError, match=r"--config-dir=.*no such folder"):
+            hrm_bench.compose(*words)

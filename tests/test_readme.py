@@ -26,6 +26,8 @@ def test_the_models_example_runs_as_it_stands(tmp_path):
     (record,) = store.read_all(tmp_path / "multirun" / "custom")
     assert record["model"] == "gru"
     assert record["causal"] is True
+    audited = hrm_bench(*words[:3], cwd=tmp_path, module="hrm_bench.audit", PYTHONPATH=f"{ROOT}:{tmp_path}")
+    assert "gru: causal" in audited.stdout
     misspelt = hrm_bench(*words, "+model.widht=3", cwd=tmp_path, PYTHONPATH=f"{ROOT}:{tmp_path}")
     assert misspelt.returncode == 2
     assert "did you mean model.width?" in misspelt.stderr

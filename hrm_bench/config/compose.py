@@ -36,21 +36,41 @@ def conf_folder() -> Path:
     return installed if installed.is_dir() else package.parent / "conf"
 
 
-def compose(*overrides: str) -> DictConfig:
+def compose(*words: str) -> DictConfig:
     """Return the checked config of one cell, as ``python -m hrm_bench`` composes it from the same words.
 
     Raises UsageError with one line per fault: an unknown key, group or value, or values that do not fit together.
     """
-    cfg = unchecked(*overrides)
+    cfg = unchecked(*words)
     check(cfg)
     return cfg
 
 
-def unchecked(*overrides: str) -> DictConfig:
-    """Return the config of one cell, with values that are not checked and not resolved."""
+def unchecked(*words: str) -> DictConfig:
+    """Return the config of one cell, with values that are not checked and not resolved.
+
+    The words may contain ``--config-dir FOLDER``: a folder of configs beside conf/.
+    """
+    folder, overrides = _config_dir(words)
     check_words(overrides)
-    loader = ConfigLoaderImpl(create_config_search_path(str(conf_folder())))
-    return loaded(lambda: loader.load_configuration("config", list(overrides), RunMode.RUN))
+    places = create_config_search_path(str(conf_folder()))
+    if folder is not None:
+        places.prepend("command-line", str(folder), anchor="schema")  # as Hydra places it
+    loader = ConfigLoaderImpl(places)
+    return loaded(lambda: loader.load_configuration("config", overrides, RunMode.RUN))
+
+
+def _config_dir(words: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """Return the folder that ``--config-dir`` names among some words, and the other words."""
+    place = next((place for place, word in enumerate(words) if word.partition("=")[0] == "--config-dir"), None)
+    if place is None:
+        return None, [*words]
+    _, equals, name = words[place].partition("=")
+    end = place + (1 if equals else 2)
+    name = name if equals else "".join(words[place + 1 : end])
+    if not name or not Path(name).is_dir():
+        raise UsageError(f"--config-dir={name}: no such folder; give the folder of your configs")
+    return Path(name).absolute(), [*words[:place], *words[end:]]
 
 
 def groups() -> dict[str, list[str]]:
