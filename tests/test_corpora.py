@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import os
 import random
+import re
 import sys
 import tracemalloc
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import datasets
 import pytest
 import torch
+from conftest import ROOT
 from pyarrow import parquet
 
 import hrm_bench
@@ -223,3 +225,21 @@ def test_characters_before_the_start_of_validation_are_left_out():
     assert torch.equal(later.validation.indices, whole.validation.indices[600:900])
     assert torch.equal(later.train.indices, whole.train.indices)
     assert later.fingerprint != load("data=sample", *limits(500, 300, 100)).fingerprint
+
+
+def test_a_class_of_the_users_own_reads_a_text_as_the_documents_show(tmp_path, monkeypatch):
+    documents = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    (code,) = (code for code in re.findall(r"```python\n(.*?)```", documents, re.DOTALL) if "(Source)" in code)
+    (tmp_path / "mine.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    for number in range(12):
+        (tmp_path / f"{number:02}.txt").write_text(f"note {number:02}.")
+    words = [*limits(None, None, None), "data=text_file", f"data.path={tmp_path}"]
+    corpus = load(*words, "data.source=mine.Notes")
+    assert len(corpus.train) == 8 * len("note 00.")
+    assert PRINTABLE_ASCII.decode(corpus.validation.indices) == "note 01.note 11."
+    assert PRINTABLE_ASCII.decode(corpus.test.indices) == "note 00.note 10."
+    with pytest.raises(UsageError, match=r"data\.source=mine\.Path: must be a subclass of hrm_bench\."):
+        load(*words, "data.source=mine.Path")
+    with pytest.raises(UsageError, match=r"data\.source=mine\.Nope: cannot be imported"):
+        load(*words, "data.source=mine.Nope")

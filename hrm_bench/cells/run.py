@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from hrm_bench.cells.cell import Cell
 from hrm_bench.cells.provenance import code_version
-from hrm_bench.cells.trackers import Mirror
+from hrm_bench.cells.trackers import Tracker, tracker_of
 from hrm_bench.data.corpora import Library
 from hrm_bench.evidence import floors
 from hrm_bench.evidence.measures import Trained, measure
@@ -144,7 +144,7 @@ def _run_locked(cell: Cell, notes: list[str], stop: StopSignal) -> Record:
     with log_to(folder / LOG_FILE):
         try:
             OmegaConf.save(OmegaConf.create(cell.values), folder / store.CONFIG_FILE)
-            mirror = Mirror(cell, before["run"] if before else None)
+            mirror = tracker_of(cell)(cell, before["run"] if before else None)
             if before:
                 log.info("the cell resumes from its snapshot, after %d whole epochs", len(before["history"]))
                 for row in before["history"]:
@@ -171,7 +171,7 @@ def _run_locked(cell: Cell, notes: list[str], stop: StopSignal) -> Record:
     return record
 
 
-def _train_and_measure(cell: Cell, mirror: Mirror, provenance: dict[str, str], stop: StopSignal) -> Record:
+def _train_and_measure(cell: Cell, mirror: Tracker, provenance: dict[str, str], stop: StopSignal) -> Record:
     """Train a cell, from its snapshot if there is one; return what its record says of the best epoch's weights.
 
     Raises ``Stopped`` if the cell is asked to stop before training ends.

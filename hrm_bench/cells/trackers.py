@@ -1,13 +1,18 @@
-"""The mirror in W&B: one run per cell, in the cell's folder, and one per report. Nothing is ever read back from it."""
+"""Trackers: W&B, or a class of the user's own that ``logger.tracker`` names. Nothing is ever read back from them.
+
+W&B has one run per cell, in the cell's folder, and one per report.
+"""
 
 import functools
 import logging
 import queue
 import secrets
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from omegaconf import DictConfig
 
@@ -30,16 +35,42 @@ Mode = Literal["offline", "online", "disabled"]
 Table = tuple[Sequence[str], Sequence[Sequence[Any]]]  # headings, rows
 
 
-class Mirror:
+class Tracker(ABC):
+    """A copy of a cell's history elsewhere; the cell ends if it raises anything."""
+
+    def __init__(self, cell: Cell, run: str | None = None) -> None:
+        """Begin a run, or continue the one with the id ``run``, which an earlier start of the cell began."""
+        self.run = run
+
+    @property
+    def mode(self) -> Mode:
+        """W&B's mode in effect, which the record keeps."""
+        return "disabled"
+
+    @abstractmethod
+    def log(self, row: Epoch) -> None:
+        """Add an epoch; a cell that is resumed adds its earlier ones again."""
+
+    @abstractmethod
+    def finish(self, record: Record) -> None:
+        """End the run with the cell's record."""
+
+
+def tracker_of(cell: Cell) -> type[Tracker]:
+    """Return the class of a cell's tracker."""
+    name = cell.config.logger.tracker
+    return Mirror if name == "wandb" else cast(type[Tracker], resolve_name(name))
+
+
+class Mirror(Tracker):
     """The W&B run of one cell, or nothing if ``logger.mode`` is disabled.
 
     A thread of its own talks to W&B. A cell waits for it only at its end, and for PATIENCE at most.
     """
 
     def __init__(self, cell: Cell, run: str | None = None) -> None:
-        """Begin a run, or continue the one with the id ``run``, which an earlier start of the cell began."""
         logger = cell.config.logger
-        self.run = None if logger.mode == "disabled" else run or secrets.token_hex(4)
+        super().__init__(cell, None if logger.mode == "disabled" else run or secrets.token_hex(4))
         self._mode: Mode = "disabled"
         self._begun, self._ended = threading.Event(), threading.Event()
         self._work: queue.SimpleQueue[Callable[[Run], object] | None] = queue.SimpleQueue()

@@ -17,7 +17,12 @@ from hrm_bench.config.identity import locate
 from hrm_bench.config.schema import Name, choice, fault, lines, number, shown
 from hrm_bench.errors import ConfigFault
 
-BASES = {"model": "hrm_bench.charlm.CharLM", "model.objective": "hrm_bench.objectives.Objective"}
+BASES = {
+    "model": "hrm_bench.charlm.CharLM",
+    "model.objective": "hrm_bench.objectives.Objective",
+    "data.source": "hrm_bench.data.corpora.Source",
+    "logger.tracker": "hrm_bench.cells.trackers.Tracker",
+}
 OTHER_KEYS = ("_target_", "objective")  # keys of a group that are no values of its class
 EXAMPLES = {"model": "hrm", "model.objective": "deep_supervision"}
 
@@ -36,14 +41,10 @@ def class_faults(key: str, settings: Any, gradient_depth: int | None = None) -> 
         yield f"{word}: must name a class; try {group}={EXAMPLES[key]}"
         return
     target = f"{key}._target_={settings['_target_']}"
-    try:
-        named, base = locate(settings["_target_"]), locate(BASES[key])
-    except (ImportError, AttributeError, ValueError) as error:
-        yield f"{target}: cannot be imported ({error})"
+    if wrong := [*name_faults(target, settings["_target_"], BASES[key])]:
+        yield from wrong
         return
-    if not (isinstance(named, type) and issubclass(named, base)):  # a config from elsewhere must not name any function
-        yield f"{target}: must be a subclass of {BASES[key]}"
-        return
+    named: Any = locate(settings["_target_"])
     if not is_dataclass(getattr(named, "Config", None)):
         yield f"{target}: has no dataclass Config, whose fields are the group's keys"
         return
@@ -52,6 +53,20 @@ def class_faults(key: str, settings: Any, gradient_depth: int | None = None) -> 
     yield from faults or _rule_faults(key, named, given, gradient_depth)
     if key == "model":
         yield from class_faults("model.objective", settings.get("objective"))
+
+
+def name_faults(word: str, name: str, base: str) -> Iterator[str]:
+    """Yield why a dotted name, typed as ``word``, is not that of a subclass of ``base``.
+
+    So a config from elsewhere cannot name any function.
+    """
+    try:
+        named = locate(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        yield f"{word}: cannot be imported ({error})"
+        return
+    if not (isinstance(named, type) and issubclass(named, locate(base))):
+        yield f"{word}: must be a subclass of {base}"
 
 
 def _argument_faults(key: str, named: Any, given: Mapping[str, Any]) -> Iterator[str]:

@@ -18,7 +18,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, errors, open_dict
 
-from hrm_bench.config.classes import class_faults
+from hrm_bench.config.classes import BASES, class_faults, name_faults
 from hrm_bench.config.identity import locate
 from hrm_bench.config.schema import Schema, options, typed
 from hrm_bench.errors import UsageError, allowed, no_such_key
@@ -173,6 +173,10 @@ def _cross_faults(values: Mapping[str, Any]) -> Iterator[str]:
     """Yield faults between values of different keys that are each allowed."""
     if values["data"]["source"] == "text_file" and values["data"]["path"] is None:
         yield "data.path=null: data=text_file reads a file; give data.path=FILE"
+    for group, key in (("data", "source"), ("logger", "tracker")):
+        name = values[group][key]
+        if "." in name:
+            yield from name_faults(f"{group}.{key}={name}", name, BASES[f"{group}.{key}"])
     distillation, size = values["recipe"]["distillation"], values["recipe"]["batch_size"]
     lanes = distillation * size
     if lanes % 1:

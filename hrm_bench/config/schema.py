@@ -64,6 +64,12 @@ def choice(*values: str) -> BeforeValidator:
     return BeforeValidator(chosen)
 
 
+def choice_or_class(*values: str) -> BeforeValidator:
+    """Return a validator that takes one of these words, or the dotted name of a class, which ``compose`` checks."""
+    words = choice(*values)
+    return BeforeValidator(lambda value: value if "." in str(value) else words.func(value))  # type: ignore[call-arg]
+
+
 def _folder_name(value: Any) -> str:
     if type(value) not in (str, int, float) or not re.fullmatch(r"\w[\w.-]*", str(value), re.ASCII):
         raise fault("names a folder: allowed are letters, digits, _, - and dots inside; try KEY=mine")
@@ -103,7 +109,7 @@ class Memory(Group):
 class Data(Group):
     """The text, its windows and their order."""
 
-    source: Annotated[str, choice("wikitext2", "wikitext103", "sample", "text_file")]
+    source: Annotated[str, choice_or_class("wikitext2", "wikitext103", "sample", "text_file")]
     path: Text | None
     train_chars: Count | None
     validation_start: Size = 0
@@ -155,10 +161,11 @@ class Trainer(Group):
 
 
 class Logger(Group):
-    """The mirror in W&B."""
+    """The tracker that each cell's history is copied to."""
 
     project: Text
     mode: Annotated[str, choice("offline", "online", "disabled")]
+    tracker: Annotated[str, choice_or_class("wandb")] = "wandb"
 
 
 class Experiment(Group):

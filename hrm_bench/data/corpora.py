@@ -5,9 +5,11 @@ A request that cannot be met is a UsageError; no other text ever replaces the on
 
 import hashlib
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, NamedTuple, TypeVar
 
 from omegaconf import DictConfig
@@ -41,6 +43,14 @@ class Corpus:
     def splits(self) -> dict[str, Text]:
         """The three by name, in order."""
         return {name: getattr(self, name) for name in SPLITS}
+
+
+class Source(ABC):
+    """A text of the user's own, whose class ``data.source`` names; it is made without arguments."""
+
+    @abstractmethod
+    def splits(self, path: Path | None) -> Iterable[Iterable[str]]:
+        """Return the training, validation and test text, each in consecutive pieces; ``path`` is data.path."""
 
 
 class Limits(NamedTuple):
@@ -93,6 +103,8 @@ def _read(source: str, path: Path | None, limits: Limits) -> Corpus:
     if source == "text_file":
         assert path is not None, "config.check asks for it"
         return _corpus(map(_pieces, _cut(_read_text(path))), limits)
+    if "." in source:
+        return _corpus(resolve_name(source)().splits(path), limits)
     return _published(source, limits) if path is None else _local_copy(source, path, limits)
 
 
