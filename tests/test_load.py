@@ -201,3 +201,12 @@ def test_the_report_loads_nothing_that_trains_or_composes():
     script = f"import sys, hrm_bench.report.__main__; print([name for name in {modules} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_number_that_is_new_in_records_is_a_column_and_may_be_one_of_the_costs(tmp_path, monkeypatch):
+    records = [cell | {"worst_position": float(cell["seed"])} for cell in sweep(seeds=(42, 43, 45))]
+    cells, _ = load(write(records, tmp_path / "mine"))
+    assert cells.worst_position.tolist() == cells.seed.tolist()
+    columns = tables.TEXTS["cost"]["columns"] | {"worst": "{worst_position:.1f}"}
+    monkeypatch.setitem(tables.TEXTS, "cost", tables.TEXTS["cost"] | {"columns": columns})
+    assert set(tables.cost(Sweep.of(records).whole).data.worst) == {"43.0"}

@@ -190,5 +190,5 @@ def test_a_tracker_of_the_users_own_takes_every_epoch_as_the_documents_show(tmp_
     assert [float(row["validation_nll"]) for row in rows] == [row["validation_nll"] for row in record["history"]]
     assert [row["step"] for row in rows] == ["1", "2"]
     assert trackers.shortfall([record]) is None
-    with pytest.raises(UsageError, match=r"logger\.tracker=os\.path: must be a subclass of hrm_bench"):
+    with pytest.raises(UsageError, match=r"logger\.tracker=os\.path: must be a subclass"):
         quick("logger.tracker=os.path")

@@ -31,6 +31,11 @@ def has_values(config: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     return all(value_of(config, key, value) == value for key, value in flat(wanted))
 
 
+def numbers(record: Record) -> dict[str, float]:
+    """Return every value of a record that is one number."""
+    return {key: value for key, value in record.items() if type(value) in (int, float) and key != "schema_version"}  # type: ignore[misc]
+
+
 def recipe_name(record: Record) -> str:
     """Return the name of a cell's recipe; records older than recipes have the published one."""
     return str(record["config"].get("recipe", {}).get("name", PUBLISHED))

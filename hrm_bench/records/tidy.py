@@ -10,7 +10,7 @@ import pandas
 from hrm_bench.errors import UsageError
 from hrm_bench.records import store
 from hrm_bench.records.extras import sweep_name
-from hrm_bench.records.facts import SPLITS, flat, is_on_plateau, ngram, unigram
+from hrm_bench.records.facts import SPLITS, flat, is_on_plateau, ngram, numbers, unigram
 from hrm_bench.records.schema import Record
 
 NAMES = ("experiment", "model", "memory", "seed", "identity")  # columns of both tables of a notebook
@@ -70,4 +70,5 @@ def _cell(sweep: str, record: Record) -> dict[str, Any]:
         if whole.get("validation"):
             row["on_plateau"] = is_on_plateau(record)
     row.update({key: value for key, value in flat(whole["config"]) if key != "seed"})
+    row.update({key: value for key, value in numbers(record).items() if key not in row})
     return row | {"record": record}

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from hrm_bench.records.facts import SPLITS, ngram, same_text, unigram
+from hrm_bench.records.facts import SPLITS, ngram, numbers, same_text, unigram
 from hrm_bench.records.schema import Record
 from hrm_bench.report.frame import Study
 from hrm_bench.statistics import paired_difference, power_law
@@ -92,14 +92,16 @@ def baselines(study: Study) -> Table | None:
 
 
 def cost(study: Study) -> Table | None:
-    """Show size and time of each variant: medians over seeds."""
+    """Show size and time of each variant: medians over seeds, of every number that a record has."""
     rows = []
     for v in study.variants.itertuples():
-        row = v._asdict()
-        for key in ("state_size", "flops_per_character", "characters_per_second", "seconds", "peak_memory"):
-            known = [record[key] for record in v.records.values() if record.get(key) is not None]
-            row[key] = statistics.median(known) if known else None
-        rows.append(row | {"megabytes": row["peak_memory"] and row["peak_memory"] / 1e6})
+        known = defaultdict(list)
+        for record in v.records.values():
+            for key, value in numbers(record).items():
+                known[key].append(value)
+        medians = {key: statistics.median(values) for key, values in known.items()}
+        memory = medians.get("peak_memory")
+        rows.append({**medians, **v._asdict(), "megabytes": memory and memory / 1e6})
     return table("cost", rows)
 
 
