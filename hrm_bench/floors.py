@@ -20,13 +20,14 @@ KINDS = {"frozen": ("full", "window"), "window": ("window",), "adaptive": ("adap
 def main(words: list[str]) -> int:
     """Print the n-gram baselines of the validation and the test text of a config."""
     from hrm_bench.config.compose import compose
+    from hrm_bench.data.text import VOCABULARIES
     from hrm_bench.evidence.floors import WAYS, best, floors
     from hrm_bench.training.build import load_windows
 
     cfg = compose(*words)
-    data = load_windows(cfg)
+    data, size = load_windows(cfg), len(VOCABULARIES[cfg.data.vocabulary])
     for name, split in (("validation", data.validation), ("test", data.test)):
-        baselines = floors(data.train.indices, split.indices, window=split.window)
+        baselines = floors(data.train.indices, split.indices, window=split.window, vocabulary_size=size)
         cli.print_table(
             f"{name}: perplexity per character (bits)",
             ["n-gram model", *WAYS],

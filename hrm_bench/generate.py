@@ -23,17 +23,22 @@ HELP = cli.Help(
 
 def main(words: list[str]) -> int:
     """Print the prompt with its continuation, once per sample."""
-    from hrm_bench.cells.reopen import load_cell
+    from hrm_bench.cells.reopen import load_cell, vocabulary_of
     from hrm_bench.evidence.generation import faults, generate
 
     options = cli.parse(
         words,
         KEYS,
-        check=lambda given: faults([given["prompt"]], length=given["length"], temperature=given["temperature"]),
+        check=lambda given: faults(
+            [given["prompt"]],
+            length=given["length"],
+            temperature=given["temperature"],
+            vocabulary=vocabulary_of(Path(given.get("run", ""))),
+        ),
     )
     model, prompts = load_cell(Path(options["run"])), [options["prompt"]] * options["samples"]
     settings = {name: options[name] for name in ("length", "temperature", "seed")}
-    texts = generate(model, prompts, **settings)
+    texts = generate(model, prompts, **settings, vocabulary=vocabulary_of(Path(options["run"])))
     for number, text in enumerate(texts, start=1):
         heading = f"--- {number} of {len(texts)} ---\n" if len(texts) > 1 else ""
         print(f"{heading}{options['prompt']}{text}", flush=True)

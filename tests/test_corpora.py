@@ -16,9 +16,11 @@ from conftest import ROOT
 from pyarrow import parquet
 
 import hrm_bench
+from hrm_bench.config import identity as identities
 from hrm_bench.data import corpora
-from hrm_bench.data.text import PRINTABLE_ASCII, Text, Vocabulary
+from hrm_bench.data.text import PRINTABLE_ASCII, VOCABULARIES, Text, Vocabulary
 from hrm_bench.errors import UsageError
+from hrm_bench.evidence.floors import of_corpus
 
 # Unknown characters of two, three and four bytes, of which some are blanks; known blanks; ends of lines of each kind
 MIXED = "a é\u00a0b\u2003c\u3000d \u200be\U0001f600 \U0001f600f\tg\r\nh\ri\n\r\n \x1cj\x85k\u2028 –l\x00\x7f"
@@ -243,3 +245,18 @@ def test_a_class_of_the_users_own_reads_a_text_as_the_documents_show(tmp_path, m
         load(*words, "data.source=mine.Path")
     with pytest.raises(UsageError, match=r"data\.source=mine\.Nope: cannot be imported"):
         load(*words, "data.source=mine.Nope")
+
+
+def test_a_config_chooses_its_vocabulary_for_the_text_the_model_the_baselines_and_the_identity(monkeypatch):
+    monkeypatch.setitem(VOCABULARIES, "letters", Vocabulary(" abcdefghijklmnopqrstuvwxyz"))
+    cfg = hrm_bench.compose("data=sample", *limits(500, 100, 100))
+    monkeypatch.setattr(identities, "typed", dict)  # which takes only the words of the schema
+    plain = identities.identity(cfg, "f")
+    cfg.data.vocabulary = "letters"
+    corpus = corpora.load(cfg.data)
+    assert (
+        corpus.train.unknown_characters > corpora.load(hrm_bench.compose("data=sample").data).train.unknown_characters
+    )
+    assert hrm_bench.build(cfg).vocabulary_size == 27
+    assert of_corpus(corpus, window=8)["test"]["uniform"]["full"] == 27
+    assert identities.identity(cfg, "f") != plain

@@ -14,6 +14,7 @@ from hrm_bench.config.compose import COMPOSITION_ERRORS, check, completed
 from hrm_bench.config.identity import identity
 from hrm_bench.data import corpora
 from hrm_bench.data.kneser_ney import MOST_COUNTED
+from hrm_bench.data.text import VOCABULARIES, Vocabulary
 from hrm_bench.data.windows import Windows
 from hrm_bench.errors import UsageError
 from hrm_bench.records import store
@@ -81,3 +82,9 @@ def load_cell(folder: Path) -> CharLM:
         reason = f"{kind}{error}".splitlines()[0].split(". ")[0].rstrip(": ")  # PyTorch adds advice in more sentences
         raise UsageError(f"{path}: cannot be read, or not by this version ({reason}); give another cell") from error
     return model
+
+
+def vocabulary_of(folder: Path) -> Vocabulary:
+    """Return the vocabulary of a cell's text; the default if the folder has no record."""
+    record = store.read(folder)
+    return VOCABULARIES[completed(record["config"] if record else {}).data.vocabulary]

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from hrm_bench.config.schema import Recipe, options, typed
+from hrm_bench.config.schema import Data, Recipe, options, typed
 
 OFF = options(Recipe)  # the recipe's options, with the values that are off
 
@@ -51,6 +51,8 @@ def identity(cfg: DictConfig, fingerprint: str) -> str:
         "trainer": {key: value for key, value in values["trainer"].items() if key != "snapshot_seconds"},
         "seed": values["seed"],
     }
+    if (vocabulary := values["data"]["vocabulary"]) != options(Data)["vocabulary"]:
+        described["vocabulary"] = vocabulary
     if values["scale"] != 1:
         described["scale"] = values["scale"]
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:12]

@@ -111,6 +111,7 @@ class Data(Group):
 
     source: Annotated[str, choice_or_class("wikitext2", "wikitext103", "sample", "text_file")]
     path: Text | None
+    vocabulary: Annotated[str, choice("printable_ascii")] = "printable_ascii"  # the keys of text.VOCABULARIES
     train_chars: Count | None
     validation_start: Size = 0
     validation_chars: Count | None

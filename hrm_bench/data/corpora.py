@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 from omegaconf import DictConfig
 
 from hrm_bench import network
-from hrm_bench.data.text import PRINTABLE_ASCII, Text, Vocabulary
+from hrm_bench.data.text import PRINTABLE_ASCII, VOCABULARIES, Text, Vocabulary
 from hrm_bench.errors import UsageError
 
 SPLITS = ("train", "validation", "test")
@@ -54,12 +54,13 @@ class Source(ABC):
 
 
 class Limits(NamedTuple):
-    """The number of characters that are used of each split, and where those of validation begin."""
+    """What is used of each split: its number of characters, where those of validation begin, and the symbols."""
 
     train: int | None
     validation: int | None
     test: int | None
     validation_start: int
+    vocabulary: str  # a key of VOCABULARIES
 
 
 class Library:
@@ -78,7 +79,7 @@ class Library:
 
     def derive(self, corpus: Corpus, name: Hashable, compute: Callable[[], Derived]) -> Derived:
         """Return what ``compute`` gives for a corpus, under a name; computed at the first call."""
-        key = (corpus.fingerprint, name)
+        key = (corpus.fingerprint, corpus.vocabulary, name)
         if key not in self._derived:
             self._derived[key] = compute()
         result: Derived = self._derived[key]
@@ -92,7 +93,7 @@ def load(data: DictConfig) -> Corpus:
 
 def _request(data: DictConfig) -> tuple[str, Path | None, Limits]:
     path = None if not data.path else Path(data.path).expanduser().absolute()
-    limits = Limits(data.train_chars, data.validation_chars, data.test_chars, data.validation_start)
+    limits = Limits(data.train_chars, data.validation_chars, data.test_chars, data.validation_start, data.vocabulary)
     return str(data.source), path, limits
 
 
@@ -187,14 +188,14 @@ def _first_line(error: Exception) -> str:
 
 def _corpus(splits: Iterable[Iterable[str]], limits: Limits) -> Corpus:
     """Read the pieces of the three splits, one split after the other, up to its limit."""
-    digest, texts = hashlib.sha256(), list[Text]()
+    digest, texts, vocabulary = hashlib.sha256(), list[Text](), VOCABULARIES[limits.vocabulary]
     for name, pieces in zip(SPLITS, splits, strict=True):
         if texts:
             digest.update(b"\0")
         used = _without_start(pieces, limits.validation_start) if name == "validation" else pieces
-        texts.append(Text.read(_limited(used, getattr(limits, name), digest)))
+        texts.append(Text.read(_limited(used, getattr(limits, name), digest), vocabulary))
     train, validation, test = texts
-    return Corpus(digest.hexdigest(), train, validation, test)
+    return Corpus(digest.hexdigest(), train, validation, test, vocabulary)
 
 
 def _without_start(pieces: Iterable[str], start: int) -> Iterator[str]:

@@ -58,15 +58,15 @@ class GeneratedText:
         return self
 
 
-def generated_text(train: bytes, *, ratio: float) -> GeneratedText:
+def generated_text(train: bytes, *, ratio: float, vocabulary_size: int = len(PRINTABLE_ASCII)) -> GeneratedText:
     """Return the transform that appends ``ratio`` lanes of text like the training characters for each lane."""
-    return GeneratedText(*_generate(train, LENGTH), ratio)
+    return GeneratedText(*_generate(train, LENGTH, vocabulary_size), ratio)
 
 
 @functools.lru_cache(maxsize=2)  # the cells of a sweep train on one text
-def _generate(train: bytes, length: int) -> tuple[Tensor, Tensor, Tensor]:
+def _generate(train: bytes, length: int, vocabulary_size: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return ``length`` characters, the row of each one's distribution of the next, and the distributions."""
-    following = distributions(train)
+    following = distributions(train, vocabulary_size)
     text, rows, row_of, table = bytearray(train[:ORDER]), list[int](), dict[bytes, int](), list[Distribution]()
     for draw in numpy.random.default_rng(SEED).random(length):
         context = bytes(text[1 - ORDER :])
@@ -83,14 +83,14 @@ def _generate(train: bytes, length: int) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
-def distributions(train: bytes) -> Callable[[bytes], Distribution]:
+def distributions(train: bytes, vocabulary_size: int = len(PRINTABLE_ASCII)) -> Callable[[bytes], Distribution]:
     """Return the n-gram model of a text as a function of the context, which gives all characters at once."""
-    counts = Counts()
+    counts = Counts(vocabulary_size)
     for position in range(len(train)):
         counts.add(train, position)
     raw = {length: _following(level) for length, level in counts.raw.items()}
     continuation = {length: _following(level) for length, level in counts.continuation.items()}
-    uniform = numpy.full(len(PRINTABLE_ASCII), 1 / len(PRINTABLE_ASCII))
+    uniform = numpy.full(vocabulary_size, 1 / vocabulary_size)
 
     def following(context: bytes) -> Distribution:
         """Return the distribution of the character after the last ``ORDER`` − 1 of these, or after fewer."""

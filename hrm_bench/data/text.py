@@ -18,10 +18,11 @@ _BLANK = numpy.array([chr(code).isspace() for code in range(0x3002)])
 class Vocabulary:
     """The symbols of a text, at most 255; any other character is read as the first symbol and counted as unknown."""
 
-    def __init__(self, characters: str) -> None:
+    def __init__(self, characters: str, title: str = "") -> None:
         if not 0 < len(set(characters)) == len(characters) <= _MISSING:
             raise ValueError(f"a vocabulary has from 1 to {_MISSING} symbols, each once; this one has {characters!r}")
         self.characters = characters
+        self.title = title or characters  # the symbols in words
         codes = code_points(characters)
         self._index = numpy.full(int(codes.max()) + 2, _MISSING, dtype=numpy.uint8)  # the last entry: all later codes
         self._index[codes] = numpy.arange(len(characters))
@@ -36,9 +37,19 @@ class Vocabulary:
         indices[unknown] = 0
         return indices, int(unknown.sum())
 
+    def read(self, piece: str) -> tuple[NDArray[numpy.uint8], NDArray[numpy.bool_], int]:
+        """Return (T,) indices of a piece of text, whether each is blank, and the number of unknown ones."""
+        codes = code_points(piece)
+        indices, num_unknown = self.symbols(codes)
+        return indices, _BLANK[numpy.minimum(codes, len(_BLANK) - 1)], num_unknown
+
+    def missing(self, text: str) -> list[str]:
+        """Return the characters of a text that are unknown, each once."""
+        return sorted(set(text) - set(self.characters))
+
     def encode(self, text: str) -> tuple[Tensor, int]:
         """Return the indices of a short text's characters, (T,) int64, and the number of unknown ones among them."""
-        indices, num_unknown = self.symbols(code_points(text))
+        indices, _, num_unknown = self.read(text)
         return torch.from_numpy(indices).long(), num_unknown
 
     def decode(self, indices: Tensor) -> str:
@@ -52,7 +63,8 @@ def code_points(text: str) -> NDArray[numpy.uint32]:
 
 
 # The 97 symbols of both reports: printable ASCII in code order, then newline and tab.
-PRINTABLE_ASCII = Vocabulary("".join(chr(code) for code in range(32, 127)) + "\n\t")
+PRINTABLE_ASCII = Vocabulary("".join(chr(code) for code in range(32, 127)) + "\n\t", "printable ASCII, newline and tab")
+VOCABULARIES: dict[str, Vocabulary] = {"printable_ascii": PRINTABLE_ASCII}  # by data.vocabulary
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,10 +80,9 @@ class Text:
         """Read a text from consecutive pieces, each of which is released before the next one is asked for."""
         indices, blanks, num_unknown = bytearray(), bytearray(), 0  # bytearrays mostly grow in place
         for piece in pieces:
-            codes = code_points(piece)
-            symbols, num_more = vocabulary.symbols(codes)
+            symbols, separate, num_more = vocabulary.read(piece)
             indices += symbols.tobytes()
-            blanks += _BLANK[numpy.minimum(codes, len(_BLANK) - 1)].tobytes()
+            blanks += separate.tobytes()
             num_unknown += num_more
         return cls(
             indices=torch.from_numpy(numpy.frombuffer(indices, dtype=numpy.uint8)),

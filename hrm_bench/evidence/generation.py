@@ -20,13 +20,21 @@ import torch
 from torch import Tensor
 
 from hrm_bench.charlm import CharLM
-from hrm_bench.data.text import PRINTABLE_ASCII
+from hrm_bench.data.text import PRINTABLE_ASCII, Vocabulary
 from hrm_bench.errors import UsageError
 from hrm_bench.layers import carried
 
 
 @torch.no_grad()
-def generate(model: CharLM, prompts: Sequence[str], *, length: int, temperature: float, seed: int) -> list[str]:
+def generate(
+    model: CharLM,
+    prompts: Sequence[str],
+    *,
+    length: int,
+    temperature: float,
+    seed: int,
+    vocabulary: Vocabulary = PRINTABLE_ASCII,
+) -> list[str]:
     """Return the ``length`` characters that follow each prompt, without the prompt.
 
     Each prompt, of any length, has one lane. ``temperature`` 0 takes the likeliest character; above 0, a character is
@@ -36,7 +44,7 @@ def generate(model: CharLM, prompts: Sequence[str], *, length: int, temperature:
     too small to change a character, so a lane's text does not depend on the other lanes. The model must be causal
     (``causality.is_causal``): another would see the padding. Raises UsageError with the faults that ``faults`` names.
     """
-    if messages := [*faults(prompts, length=length, temperature=temperature)]:
+    if messages := [*faults(prompts, length=length, temperature=temperature, vocabulary=vocabulary)]:
         raise UsageError(*messages)
     probe = copy.deepcopy(model).double().eval()
     lanes = torch.arange(len(prompts), device=probe.device)
@@ -44,7 +52,7 @@ def generate(model: CharLM, prompts: Sequence[str], *, length: int, temperature:
     tokens = torch.zeros(len(prompts), probe.window, dtype=torch.long, device=probe.device)  # the current windows
     lengths = torch.zeros_like(lanes)  # (B,) characters of the current window so far
     for lane, prompt in enumerate(prompts):
-        text = PRINTABLE_ASCII.encode(prompt)[0].to(probe.device)  # (T,)
+        text = vocabulary.encode(prompt)[0].to(probe.device)  # (T,)
         start = (len(text) - 1) // probe.window * probe.window
         if start:
             memory = carried.where(lanes == lane, probe(text[None, :start])[1], memory)
@@ -61,10 +69,12 @@ def generate(model: CharLM, prompts: Sequence[str], *, length: int, temperature:
         lengths = lengths.masked_fill(whole, 0)
         tokens[lanes, lengths] = written[:, step].to(probe.device)
         lengths = lengths + 1
-    return [PRINTABLE_ASCII.decode(text) for text in written]
+    return [vocabulary.decode(text) for text in written]
 
 
-def faults(prompts: Sequence[str], *, length: int, temperature: float) -> Iterator[str]:
+def faults(
+    prompts: Sequence[str], *, length: int, temperature: float, vocabulary: Vocabulary = PRINTABLE_ASCII
+) -> Iterator[str]:
     """Yield one line per reason why nothing can be generated: a faulty prompt, or a value out of range."""
     if length < 1:
         yield f"length={length}: must be at least 1; try length=200"
@@ -72,8 +82,8 @@ def faults(prompts: Sequence[str], *, length: int, temperature: float) -> Iterat
         yield f"temperature={temperature}: must be at least 0 and finite; try temperature=0.8"
     if not all(prompts):
         yield 'prompt: must not be empty, because a model predicts what follows a character; try prompt="The "'
-    for character in sorted(set("".join(prompts)) - set(PRINTABLE_ASCII.characters)):
-        yield f"prompt: {character!r} is not in the vocabulary; allowed are printable ASCII, newline and tab"
+    for character in vocabulary.missing("".join(prompts)):
+        yield f"prompt: {character!r} is not in the vocabulary; allowed are {vocabulary.title}"
 
 
 def _next_characters(logits: Tensor, temperature: float, streams: Sequence[torch.Generator]) -> Tensor:

@@ -50,7 +50,7 @@ def rescore(
     heads = [] if reads_memory else _q_heads(cells, train)
     scores = []
     for split, samples in texts.items():
-        counts = counted(train.indices, samples, train.window) if with_counts else None
+        counts = counted(train.indices, samples, train.window, cells[0].vocabulary_size) if with_counts else None
         by_cell = [probabilities(model, samples) for model in cells]
         mixed = None if counts is None else [perplexity((given + counts) / 2, samples) for given in by_cell]
         scores.append(
@@ -101,9 +101,9 @@ def sliding(model: CharLM, samples: Samples) -> Tensor:
     return torch.cat([windows[0], *added])
 
 
-def counted(train: Tensor, samples: Samples, window: int) -> Tensor:
+def counted(train: Tensor, samples: Samples, window: int, vocabulary_size: int) -> Tensor:
     """Return the distributions of a Kneser-Ney model that sees the current window from the left: (N, V)."""
-    predict, text = distributions(bytes(train.tolist())), bytes(samples.indices.tolist())
+    predict, text = distributions(bytes(train.tolist()), vocabulary_size), bytes(samples.indices.tolist())
     positions = range(samples.num_characters)
     return torch.stack([torch.from_numpy(predict(text[last - last % window : last + 1])) for last in positions])
 

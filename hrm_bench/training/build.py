@@ -10,7 +10,7 @@ from hrm_bench.config.identity import locate
 from hrm_bench.data import corpora
 from hrm_bench.data.corpora import Corpus
 from hrm_bench.data.kneser_ney import MOST_COUNTED
-from hrm_bench.data.text import PRINTABLE_ASCII
+from hrm_bench.data.text import VOCABULARIES
 from hrm_bench.data.windows import Windows
 from hrm_bench.errors import UsageError
 from hrm_bench.layers.dropout import CharacterDropout, Site
@@ -36,7 +36,10 @@ def build(cfg: DictConfig) -> CharLM:
     if cfg.recipe.gradient_depth is not None and "gradient_depth" in values:
         values["gradient_depth"] = cfg.recipe.gradient_depth
     setting = Setting(
-        vocabulary_size=len(PRINTABLE_ASCII), window=cfg.data.window, memory=MemoryPolicy(**cfg.memory), seed=cfg.seed
+        vocabulary_size=len(VOCABULARIES[cfg.data.vocabulary]),
+        window=cfg.data.window,
+        memory=MemoryPolicy(**cfg.memory),
+        seed=cfg.seed,
     )
     model_class: Any = locate(cfg.model._target_)
     with torch.random.fork_rng():

@@ -70,7 +70,8 @@ def fit(
     if cfg.recipe.distillation:
         corpus = corpora.load(cfg.data) if corpus is None else corpus
         train = bytes(corpus.train.indices.tolist())
-        model.transforms.insert(0, generated_text(train, ratio=cfg.recipe.distillation))
+        size = model.vocabulary_size
+        model.transforms.insert(0, generated_text(train, ratio=cfg.recipe.distillation, vocabulary_size=size))
     if compiles(cfg, windows):
         log.info("training is compiled (trainer.compile=%s)", cfg.trainer.compile)
         model.compile_training(_lanes_per_micro_batch(cfg))
