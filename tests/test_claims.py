@@ -271,7 +271,7 @@ def test_a_model_at_another_scale_says_nothing_about_the_claims():
 
 def test_what_is_missing_is_named_with_the_command_that_would_measure_it():
     told = missing([])
-    assert len(told) == sum(len(claim.experiments) for claim in PAPER.claims)
+    assert len(told) == sum(len(claim.experiments) for paper in PAPERS for claim in paper.claims)
     found = cells("hrm", 11.3, experiment="hrm_vs_lct")
     (leak,) = [each for each in missing(found) if each["experiment"] == "causal_mask"]
     assert (leak["claim"], leak["command"]) == (
