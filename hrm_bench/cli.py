@@ -5,6 +5,7 @@ Heavy imports are inside ``main``, so that ``--help`` is answered at once.
 """
 
 import difflib
+import io
 import os
 import shlex
 import sys
@@ -131,6 +132,9 @@ def run(
     1 if the reader of the output has closed the pipe; 130 after Ctrl-C, with the line ``interrupted``.
     """
     words = sys.argv[1:] if words is None else words
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not what a notebook puts in its place
+            stream.reconfigure(errors="replace")  # a terminal may lack a sign such as ±
     try:
         if help_text is not None and {"-h", "--help"} & set(words):
             print(help_text)

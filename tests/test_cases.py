@@ -5,12 +5,14 @@ import re
 import pytest
 from commands import hrm_bench
 from conftest import QUICK
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from hrm_bench.config.compose import compose, conf_folder
 from hrm_bench.config.identity import cell_name
 from hrm_bench.data import corpora
 from hrm_bench.records import store
+from hydra_plugins.hrm_bench import quoted
 
 CASES = "hydra.sweeper.cases=[[],['model.name=wide','recipe.weight_decay=1']]"
 
@@ -60,3 +62,32 @@ def test_every_case_of_an_experiment_composes_to_cells_of_its_own(path):
         cfg = compose(f"experiment={path.stem}", "data=sample", *words, *case)
         names.add(cell_name(cfg, corpora.load(cfg.data).fingerprint))
     assert len(names) == len(cases)
+
+
+@pytest.mark.parametrize("text", ['q"x', "a'b", "${nope}", "$a b", "tail\\", '\\"', "\\${x}", "[1,2]={c}"])
+def test_a_path_of_any_signs_reaches_a_job_as_it_is(text):
+    override = OverridesParser.create().parse_override(f"++hydra.job.env_set.HERE={quoted(text)}")
+    cfg = OmegaConf.create({"value": override.value()})
+    assert cfg.value == text
+
+
+def test_what_is_read_as_spaces_is_said_before_training(tmp_path):
+    (tmp_path / "greek.txt").write_text("αβγδ ab" * 300, encoding="utf-8")
+    words = ["data=text_file", "data.path=greek.txt", "model=lstm", "plan=true", "logger=none"]
+    limits = [f"data.{split}_chars=null" for split in ("train", "validation", "test")]
+    done = hrm_bench(*words, *limits, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "data=text_file: 57.1 % of train, 57.1 % of validation, 57.1 % of test characters are not in" in done.stderr
+    (tmp_path / "plain.txt").write_text("abcd ab" * 300, encoding="utf-8")
+    done = hrm_bench(*words, "data.path=plain.txt", *limits, cwd=tmp_path)
+    assert "vocabulary" not in done.stderr
+
+
+def test_a_terminal_without_a_sign_shows_the_rest(tmp_path):
+    done = hrm_bench("-m", *QUICK, "recipe.max_epochs=1", "logger=none", "model=hrm", "seed=1,2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    shown = hrm_bench(
+        "multirun/custom", module="hrm_bench.report", cwd=tmp_path, forked=False, PYTHONIOENCODING="ascii"
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert "hrm" in shown.stdout

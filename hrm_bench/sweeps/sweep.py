@@ -25,6 +25,7 @@ from hrm_bench.training.build import build, load_windows
 from hrm_bench.training.stopping import FAIL_FAST, Stopped, StopSignal
 
 MANIFEST_FILE = "sweep.json"
+LEAST_UNKNOWN = 0.001  # fraction of a split's characters that the vocabulary may lack in silence
 POLL_SECONDS = 0.5  # between looks at cells that another command is running
 OTHER_CODE = "were finished by another version of the code and are kept; force=true runs them again"
 OTHER_SCHEMA = "have a record of another version of hrm_bench, which this one cannot read; they run again"
@@ -66,9 +67,21 @@ def plan(cfg: DictConfig, overrides: Sequence[str], root: Path, shared: Shared |
     if faults := _length_faults(cell):
         raise UsageError(*faults)
     load_windows(cfg, cell.corpus)
-    for note in build(cfg).notes:
+    for note in [*_unknown_shares(cell), *build(cfg).notes]:
         shared.print(note)
     return cell
+
+
+def _unknown_shares(cell: Cell) -> list[str]:
+    """Return one line if a split has more than 0.1 % of characters that the vocabulary lacks."""
+    shares = {split: text.unknown_characters / len(text) for split, text in cell.corpus.splits.items()}
+    if max(shares.values()) <= LEAST_UNKNOWN:
+        return []
+    percent = ", ".join(f"{100 * share:.1f} % of {split}" for split, share in shares.items())
+    return [
+        f"data={cell.config.data.source}: {percent} characters are not in the vocabulary and are read as spaces, so "
+        "perplexities are lower than those of the text itself"
+    ]
 
 
 def job_words(cell: Cell) -> list[str]:

@@ -6,6 +6,7 @@ BasicSweeper the method ``_parse_config`` (``hydra.sweeper.params`` as words) an
 """
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -139,7 +140,7 @@ class CellSweeper(BasicSweeper):
         from hrm_bench.training import stopping
 
         assert self.launcher is not None
-        variable = f'++hydra.job.env_set.{stopping.VARIABLE}="{stop.file}"'  # where jobs look for a request to stop
+        variable = f"++hydra.job.env_set.{stopping.VARIABLE}={quoted(str(stop.file))}"  # where jobs look for a request
         # If a job's process is killed, what its libraries could not clean up does not concern the user.
         os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
         jobs: list[JobReturn] = []
@@ -174,6 +175,13 @@ class CellLauncher(Launcher):
         launcher = RayLauncher(self.ray)
         launcher.setup(**self.context)
         return launcher.launch(job_overrides, initial_job_idx)
+
+
+def quoted(text: str) -> str:
+    """Return a text in quotes, as an override's value that Hydra and OmegaConf read literally."""
+    for sign in ('"', r"\$\{"):
+        text = re.sub(rf"(\\*)({sign})", r"\1\1\\\2", text)  # backslashes before a sign are doubled, and one is added
+    return '"' + re.sub(r"(\\+)$", r"\1\1", text) + '"'
 
 
 def _init(settings: DictConfig, *, folder: str) -> dict[str, Any]:
