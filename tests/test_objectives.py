@@ -126,3 +126,22 @@ def test_gradients_are_clipped_before_each_step(monkeypatch):
     train(small("model=hrm", "recipe.gradient_clip=0.01"), [random_batch(4, 8)])
     assert len(norms) == 2
     assert all(norm == pytest.approx(0.01, rel=1e-3) for norm in norms)
+
+
+@pytest.mark.parametrize("number", [2, 3, 4])
+def test_a_training_loss_is_the_mean_over_lanes_that_cannot_be_shared_out_equally(number):
+    whole, parts = (small("model=hrm", f"trainer.micro_batches={n}") for n in (1, number))
+    for model in (whole, parts):
+        train(model, [random_batch(5, 16)])
+    assert float(parts.train_nll.compute()) == pytest.approx(float(whole.train_nll.compute()), rel=1e-6)
+
+
+def test_the_training_loss_of_oacd_is_that_before_the_head_has_learned_from_the_window():
+    losses = []
+    for steps in (1, 5):
+        model = small(
+            "model=lct_2layer", "model.objective.head_learning_rate=0.1", f"model.objective.head_steps={steps}"
+        )
+        train(model, [random_batch(4, 8)])
+        losses.append(float(model.train_nll.compute()))
+    assert losses[0] == losses[1]

@@ -96,3 +96,12 @@ def test_whole_records_are_read_past_a_damaged_one(tmp_path):
         "record.json was damaged (not a record) and is kept as record.json.damaged-1: the cell began again"
     ]
     assert len(list(store.read_all(tmp_path))) == 1
+
+
+def test_a_file_that_was_set_aside_is_kept_when_another_one_is_damaged(tmp_path):
+    path = tmp_path / store.RECORD_FILE
+    for content in ("first", "second", "third"):
+        path.write_text(content)
+        store.read_or_set_aside(tmp_path)
+    aside = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert aside == {f"record.json.damaged-{n}": text for n, text in enumerate(("first", "second", "third"), start=1)}

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 
+import made_up
 import pytest
 
 from hrm_bench import cli
@@ -385,3 +386,8 @@ def test_the_parts_of_a_sweep_are_computed_once(monkeypatch, tmp_path):
     monkeypatch.setattr(frame, "variants", lambda records, made=frame.variants: calls.append(1) or made(records))
     written(SWEEP, tmp_path)
     assert len(calls) == 1
+
+
+def test_a_memory_is_worth_what_perplexity_rises_by_without_it():
+    for table in tables.memory_use(Sweep.of(made_up.sweep()).whole):  # whose empty memories cost 2 %
+        assert all("(+2.00 % [+1." in text for text in table.data["empty − own, by seed"])

@@ -234,6 +234,16 @@ def test_early_stopping_counts_epochs_without_a_better_validation(tmp_path):
     assert record["best_epoch"] == 1
 
 
+def test_patience_begins_again_at_every_better_epoch(tmp_path):
+    words = ["recipe.learning_rate=0.005", "recipe.max_epochs=40", "recipe.patience=2", "data.train_chars=400"]
+    record = run_cell(quick(*words), tmp_path)
+    losses = [row["validation_nll"] for row in record["history"]]
+    since_best = [number - 1 - losses.index(min(losses[:number])) for number in range(1, len(losses) + 1)]
+    assert len(losses) == record["best_epoch"] + 2
+    assert since_best[-1] == 2
+    assert max(since_best[:-2]) == 1  # an epoch was worse, and a later one better than all before
+
+
 def test_a_model_that_reads_ahead_is_recorded_as_not_causal(tmp_path):
     settings = ["recipe.max_epochs=1"]
     assert run_cell(quick("model.causal=false", *settings), tmp_path)["causal"] is False
