@@ -14,9 +14,10 @@ from conftest import FEW, QUICK, figures, quick, stopped_after
 
 from hrm_bench import train
 from hrm_bench.cells.cell import Cell
-from hrm_bench.cells.run import locked, run_cell
+from hrm_bench.cells.run import fail, locked, run_cell
 from hrm_bench.models.hrm import HRM
 from hrm_bench.records import store
+from hrm_bench.records.schema import Record
 from hrm_bench.sweeps import sweep
 from hrm_bench.training.stopping import FAIL_FAST, StopSignal
 
@@ -130,6 +131,24 @@ def test_force_runs_finished_cells_again_and_nothing_else_does(tmp_path):
     assert all(path.stat().st_mtime_ns > old for path, old in zip(paths, before, strict=True))
     for cell in first.cells:
         assert figures(again.outcomes[cell.folder]) == figures(first.outcomes[cell.folder])
+
+
+@pytest.mark.parametrize("words", [(), ("force=true",)], ids=str)
+def test_nothing_is_removed_of_a_cell_that_another_command_is_running(words, tmp_path):
+    (cell,) = planned(tmp_path, *words, seeds=[1])
+    cell.folder.mkdir()
+    fail(cell, "planted")
+    names = {"record.json", "config.yaml", "best.ckpt", "last.ckpt", "log.txt", ".lock"}
+    for name in names - {"record.json"}:
+        (cell.folder / name).touch()
+
+    def launch(cells, stop):
+        assert {path.name for path in cell.folder.iterdir()} == names
+        return [Record(status="interrupted")]
+
+    with locked(cell.folder) as is_free:
+        assert is_free
+        assert statuses(executed([cell], tmp_path, launch)) == ["interrupted"]
 
 
 def test_records_of_other_code_are_kept_and_told_and_those_of_another_schema_run_again(tmp_path, capfd):
