@@ -39,6 +39,17 @@ def test_a_signal_to_a_job_stops_that_job_alone(tmp_path, monkeypatch):
     assert not file.exists()
 
 
+def test_a_job_that_ends_leaves_the_request_to_the_others_and_the_sweep_removes_it(tmp_path):
+    sweep = StopSignal.of_sweep(tmp_path)
+    sweep.request("a test")
+    for _ in range(2):
+        with StopSignal(sweep.file).listening() as job:
+            assert job.requested() == "a test"
+    with sweep.listening():
+        assert sweep.file.exists()
+    assert not sweep.file.exists()
+
+
 def test_a_process_that_does_not_stop_is_stopped_after_the_grace(monkeypatch):
     monkeypatch.setattr(stopping, "GRACE", 0.05)
     with StopSignal().listening():

@@ -17,8 +17,8 @@ from hrm_bench.cells.cell import Cell
 from hrm_bench.cells.run import fail, locked, run_cell
 from hrm_bench.models.hrm import HRM
 from hrm_bench.records import store
-from hrm_bench.records.schema import Record
-from hrm_bench.sweeps import sweep
+from hrm_bench.records.schema import SCHEMA_VERSION, Record
+from hrm_bench.sweeps import display, sweep
 from hrm_bench.training.stopping import FAIL_FAST, StopSignal
 
 NO_LOGGER = [*QUICK, "recipe.max_epochs=1", "logger=none"]
@@ -340,6 +340,19 @@ def test_a_plan_shows_what_would_run_and_how_long_and_runs_nothing(tmp_path):
     assert re.search(r"hrm seed 2 +│ finished ", done.stdout)
     assert "For 2 of 2 cells to run, cells of the same kind have run before; by their medians" in done.stdout
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_time_that_a_cell_may_take_is_the_median_of_finished_cells_of_its_kind_and_version(tmp_path):
+    (cell,) = planned(tmp_path / "sweep", seeds=[1])
+    (slower,) = planned(tmp_path / "sweep", "recipe.max_epochs=9", seeds=[1])
+    finished = {"schema_version": SCHEMA_VERSION, "status": "finished", "identity": "0" * 12, "config": cell.values}
+    others = [{"status": "failed"}, {"schema_version": SCHEMA_VERSION - 1}, {"config": slower.values}]
+    for number, record in enumerate([*({"seconds": s} for s in (1.0, 2.0, 30.0)), *others]):
+        folder = tmp_path / f"sweep {number % 2}" / str(number)
+        folder.mkdir(parents=True)
+        store.write_json(folder / "record.json", finished | {"seconds": 400.0} | record)
+    expected = display.expected_seconds([cell], tmp_path / "sweep")
+    assert expected == {cell.folder.name: 2.0}
 
 
 def test_status_shows_a_sweep_while_it_runs(tmp_path):
