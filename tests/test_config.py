@@ -62,7 +62,7 @@ def test_every_key_of_a_basic_config_has_a_comment(path):
 
 
 FAULTS = {
-    "model=foo": r"model=foo: no such choice; allowed are hrm, ",
+    "model=foo": r"model=foo: no such choice; allowed are .*hrm, ",
     "modell=hrm": r"modell: no such key; the config has model, .*did you mean model\?",
     "recipe.max_epoch=3": r"recipe\.max_epoch: no such key; recipe has .*did you mean recipe\.max_epochs\?",
     "+recipe.foo=3": r"recipe\.foo: no such key; recipe has ",
@@ -111,9 +111,9 @@ FAULTS = {
     "objective=deep": r"objective=deep: no such choice; allowed are deep_supervision, last_segment, oacd",
     "~model._target_": r"model\._target_: must name a class; try model=hrm",
     "model._target_=os.path.join": r"model\._target_=os\.path\.join: must be a subclass of hrm_bench\.charlm\.CharLM",
-    "model=3": r"model=3: no such choice; allowed are hrm, ",
-    "model=null": r"model=null: no such choice; allowed are hrm, ",
-    "model=[hrm,lstm]": r"model=\[hrm,lstm\]: no such choice; allowed are hrm, ",
+    "model=3": r"model=3: no such choice; allowed are .*hrm, ",
+    "model=null": r"model=null: no such choice; allowed are .*hrm, ",
+    "model=[hrm,lstm]": r"model=\[hrm,lstm\]: no such choice; allowed are .*hrm, ",
     "recipe.gradient_depth=3": r"recipe\.gradient_depth=3: .* = 2 steps; try recipe\.gradient_depth=2",
     "~foo": r".*foo",
     "data=text_file": r"data\.path=null: data=text_file reads a file; give data\.path=FILE",

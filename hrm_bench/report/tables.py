@@ -96,12 +96,10 @@ def cost(study: Study) -> Table | None:
     rows = []
     for v in study.variants.itertuples():
         known = defaultdict(list)
-        for record in v.records.values():
-            for key, value in numbers(record).items():
-                known[key].append(value)
+        for key, value in (item for record in v.records.values() for item in numbers(record).items()):
+            known[key].append(value)
         medians = {key: statistics.median(values) for key, values in known.items()}
-        memory = medians.get("peak_memory")
-        rows.append({**medians, **v._asdict(), "megabytes": memory and memory / 1e6})
+        rows.append({**medians, **v._asdict(), "megabytes": medians.get("peak_memory", 0) / 1e6 or None})
     return table("cost", rows)
 
 
