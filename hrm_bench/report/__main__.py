@@ -11,7 +11,7 @@ from hrm_bench.report.frame import Sweep
 ALL = Path("multirun")
 PATH = (
     "a sweep's folder or an archive (.jsonl); the report goes into the folder, or into one with the archive's name; "
-    "several are also shown together, each against the first; default: all in multirun/"
+    "several are also shown together, each against the first, in the folder above the first; default: all in multirun/"
 )
 HELP = cli.Help("report", "[PATH ...]", {"PATH": PATH}, "multirun/one multirun/other")
 
