@@ -281,7 +281,7 @@ SPOILT = {
         r"\S+: .*model: missing; give .*",
     ),
     "a model that is gone": (
-        lambda cell: replace(cell / "config.yaml", "infini_hrm.InfiniHRM", "gru.GRU"),
+        lambda cell: replace(cell / "config.yaml", "infini_hrm.InfiniHRM", "gone.Gone"),
         r"\S+config.yaml: cannot be read, or not by this version \(model._target_=\S+: cannot be imported .*",
     ),
     "a setting that is gone": (
