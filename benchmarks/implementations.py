@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from benchmarks.settings import Batch
 from benchmarks.timing import Device
-from hrm_bench.charlm import CharLM, Step, follow
+from hrm_bench.charlm import CharLM
 from hrm_bench.objectives import task_loss
+from hrm_bench.steps import Step, follow
 from hrm_bench.training.build import build
 
 

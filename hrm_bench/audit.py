@@ -22,7 +22,7 @@ def main(words: list[str]) -> int:
 
     cfg = compose(*words)
     model = build(cfg)
-    measured = leak(model, num_windows=windows_to_audit(cfg.data.windows_per_sample))
+    measured = leak(model, num_windows=windows_to_audit(model, cfg.data.windows_per_sample))
     causal = is_causal(measured)
     print(
         f"{cfg.model.name}: {'causal' if causal else 'NOT CAUSAL'}: a later character changes a logit by at most "

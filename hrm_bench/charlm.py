@@ -3,10 +3,10 @@
 Shapes: B lanes, T characters, D width, V vocabulary, W windows of a sample.
 """
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import lightning
 import torch
@@ -21,9 +21,9 @@ from hrm_bench.layers.dropout import Dropout
 from hrm_bench.layers.gate import Gated, GateMeans
 from hrm_bench.layers.initialisation import initialise, stream_seed
 from hrm_bench.layers.mean import Mean
+from hrm_bench.steps import Objective, Step, follow
 
 State = tuple[Tensor, ...]  # each (B, T, D): what goes from segment to segment of one window
-Window = tuple[Tensor, Tensor]  # (B, T) characters, and (B, T) next characters or (B, T, V) distributions of them
 Batch = tuple[Tensor, Tensor]  # (B, W·window) characters and their next characters
 Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # of the (B, W·window) characters and targets of a batch
 
@@ -62,35 +62,13 @@ class Refinement(NamedTuple):
     read_by_head: Tensor | None  # (B, T, D), without gradient; None if the head reads no part of the state
 
 
-class Step(NamedTuple):
-    """One optimizer step: which optimizer takes it, and the losses whose gradients it sums, computed one at a time."""
+class Scored(NamedTuple):
+    """The result of scoring a batch of W windows per lane."""
 
-    optimizer: int
-    losses: Iterable[Tensor]
-    num_losses: int = 1
-    name: str = "task"
-
-
-class Trained(NamedTuple):
-    """The result of training on a sample."""
-
-    losses: list[Tensor]  # the task loss of each window in nats per character, without gradient
-    memory: Memory  # after the last window
-
-
-Steps = Generator[Step, None, Trained]
-
-
-class Objective(Protocol):
-    """The methods that a model needs of its objective; see ``objectives.Objective``."""
-
-    gradient_clip: float  # largest norm of a step's gradients together
-
-    def optimizers(self, model: "CharLM") -> list[torch.optim.Optimizer]: ...
-
-    def schedule(self, optimizers: Sequence[torch.optim.Optimizer], progress: float) -> None: ...
-
-    def steps(self, model: "CharLM", windows: Sequence[Window], memory: Memory, *, weight: float) -> Steps: ...
+    tokens: Tensor  # (B, W·window)
+    targets: Tensor
+    logits: Tensor  # (B, W·window, V)
+    memories: list[Memory]  # W memories of B lanes: what each window has read
 
 
 class CharLM(lightning.LightningModule):
@@ -218,13 +196,16 @@ class CharLM(lightning.LightningModule):
         last segment. ``memory`` is what an earlier call has returned for the same lanes; by default it is empty.
         """
         memory = self.initial_memory(tokens.shape[0]) if memory is None else memory
-        logits = []
+        logits, memories = zip(*self._read(tokens, memory, num_segments), strict=True)
+        return torch.cat(logits, dim=1), memories[-1]
+
+    def _read(self, tokens: Tensor, memory: Memory, num_segments: int | None = None) -> Iterator[tuple[Tensor, Memory]]:
+        """Yield the logits of each window of (B, T) tokens, and the memory after it."""
         for window in tokens.split(self.window, dim=1):
             for refinement in self.refine(window, memory, num_segments):
                 last = refinement
-            logits.append(last.logits)
             memory = last.memory
-        return torch.cat(logits, dim=1), memory
+            yield last.logits, memory
 
     # Training and evaluation under a Trainer
 
@@ -298,13 +279,20 @@ class CharLM(lightning.LightningModule):
         self.gate_means.switch_on()
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
+        self.score(batch)
+
+    def score(self, batch: Batch) -> Scored:
         """Score samples in the text's order; ``carry`` reads them as the one stream that they are."""
         tokens, targets = batch
         mode = self.memory_policy.evaluation_mode
         if mode == "carry" and self.uses_memory:
             tokens, targets = tokens.reshape(1, -1), targets.reshape(1, -1)
-        logits, self.last_memory = self(tokens, self._incoming(tokens.shape[0], mode))
+        first = self._incoming(tokens.shape[0], mode)
+        windows, memories = zip(*self._read(tokens, first), strict=True)
+        self.last_memory = memories[-1]
+        logits = torch.cat(windows, dim=1)
         self.nll.update(functional.cross_entropy(logits.flatten(0, 1), targets.flatten()), weight=targets.numel())
+        return Scored(tokens, targets, logits, [first, *memories[:-1]])
 
     def on_validation_epoch_end(self) -> None:
         self.gate_means.is_on = False
@@ -327,13 +315,3 @@ class CharLM(lightning.LightningModule):
         if mode == "carry" and (carried.num_lanes(self.last_memory) or 0) >= num_lanes:
             return carried.lanes(self.last_memory, 0, num_lanes)
         return self.initial_memory(num_lanes)
-
-
-def follow(steps: Steps, take: Callable[[Step], None]) -> Trained:
-    """Call ``take`` with each step of an objective, one at a time, and return what the objective returns."""
-    while True:
-        try:
-            step = next(steps)
-        except StopIteration as end:
-            return end.value
-        take(step)

@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hrm_bench.charlm import CharLM, Refinement, Steps, Window
-from hrm_bench.charlm import Step as Step
-from hrm_bench.charlm import Trained as Trained
+from hrm_bench.charlm import CharLM, Refinement
 from hrm_bench.layers import carried
 from hrm_bench.layers.carried import Memory
 from hrm_bench.optimizers import OptimizerSettings, optimizer, set_learning_rates
+from hrm_bench.steps import Step as Step
+from hrm_bench.steps import Steps, Window
+from hrm_bench.steps import Trained as Trained
 
 
 class Objective(ABC):

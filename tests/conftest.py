@@ -89,7 +89,7 @@ def watched(cfg, root, monkeypatch):
         during.setattr(
             fit,
             "make_trainer",
-            lambda cfg, folder, *callbacks, **more: make(cfg, folder, *callbacks, *[watch] * bool(callbacks), **more),
+            lambda cfg, folder, *callbacks, **more: make(cfg, folder, *callbacks, watch, **more),
         )
         return run_cell(cfg, root), watch
 

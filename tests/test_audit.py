@@ -7,10 +7,10 @@ import torch
 from commands import hrm_bench
 from conftest import SMALL, small
 
-from hrm_bench.charlm import Step, Trained
 from hrm_bench.evidence.coverage import gradient_coverage
 from hrm_bench.objectives import DeepSupervision, task_loss
 from hrm_bench.optimizers import optimizer
+from hrm_bench.steps import Step, Trained
 
 TASK, OACD, NONE = ["task"], ["OACD"], []
 

@@ -159,14 +159,31 @@ def test_the_leaks_of_a_record_are_those_of_its_first_and_of_its_best_weights(tm
     record = run_cell(cfg, tmp_path)
     assert record["best_epoch"] < len(record["history"])
     model = hrm_bench.build(cfg)
-    assert record["leak"]["before_training"] == leak(model, num_windows=2)
+    assert record["leak"]["before_training"] == leak(model, num_windows=1)
     (path,) = tmp_path.glob("*/best.ckpt")
     model.load_state_dict(torch.load(path, weights_only=True)["state_dict"])
-    assert record["leak"]["best"] == leak(model, num_windows=2)
+    assert record["leak"]["best"] == leak(model, num_windows=1)
+
+
+def test_before_training_an_architecture_is_audited_once_for_all_its_seeds(tmp_path, monkeypatch):
+    audited = []
+
+    def counting(model, **settings):
+        audited.append(model.seed)
+        return leak(model, **settings)
+
+    monkeypatch.setattr("hrm_bench.evidence.causality.leak", counting)
+    words = [*CELL, "model=hrm", planted(LeakUntilTraining), "recipe.max_epochs=1"]
+    records = [run_cell(compose(*words, f"seed={seed}"), tmp_path) for seed in (7, 8)]
+    assert audited == [0, 7, 8]  # one that is not trained, and each that is
+    assert records[0]["leak"]["before_training"] == records[1]["leak"]["before_training"]
+    assert not any(record["causal"] for record in records)
 
 
 def test_as_many_windows_are_audited_as_a_sample_has_from_two_to_four():
-    assert [windows_to_audit(number) for number in (1, 2, 3, 4, 5, 64)] == [2, 2, 3, 4, 4, 4]
+    model = small(*WITH_MEMORY)
+    assert [windows_to_audit(model, number) for number in (1, 2, 3, 4, 5, 64)] == [2, 2, 3, 4, 4, 4]
+    assert {windows_to_audit(small(*words), 4) for words in (["model=hrm"], ["model=infini_hrm", "memory=none"])} == {1}
 
 
 @pytest.mark.parametrize("sizes", [*itertools.product([0.0, 1e-10, 1e-8, float("nan")], repeat=2)], ids=str)

@@ -254,10 +254,10 @@ def test_it_is_probed_and_scored(model_class):
     trainer().validate(model, DataLoader([data.validation[[0, 1, 2, 3]]], batch_size=None), verbose=False)
     assert model.memory_course() == {"memory_norm": pytest.approx(float(carried.norm(model.last_memory)))}
     assert probes.state_size(model) == {CarryingLSTM: 2 * 12, DeltaRule: 12 * 12}[model_class]
-    text, other = (probes.readings(model.eval(), samples) for samples in (data.validation, data.test))
+    text, other = (probes.read(model, batches)[1] for batches in (data.val_dataloader(), data.test_dataloader()))
     use = probes.memory_use(model, text, other)
     assert len({round(value, 6) for value in use.values()}) == 3
-    assert len(probes.bits_by_position(model, text)) == 8
+    assert len(probes.bits_by_position(text, 8)) == 8
     assert probes.flops_per_character(model) > 2 * model.head.weight.numel()
 
 

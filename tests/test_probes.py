@@ -51,7 +51,9 @@ def test_another_lanes_memory_is_of_the_other_text_and_as_old():
             logits, _ = model(window[None], memory)
             total += float(functional.cross_entropy(logits[0], target, reduction="sum"))
             _, memory = model(other[None], memory)
-    use = probes.memory_use(model, *(probes.readings(model, text) for text in (data.validation, data.test)))
+    use = probes.memory_use(
+        model, *(probes.read(model, text)[1] for text in (data.val_dataloader(), data.test_dataloader()))
+    )
     assert use["another_lane"] == pytest.approx(math.exp(total / targets.numel()), rel=1e-5)
 
 
@@ -68,7 +70,9 @@ def test_a_shorter_text_lends_its_last_memory():
             total += float(functional.cross_entropy(logits[0], target, reduction="sum"))
             if number < len(others):  # its last window is read, and nothing is read after it
                 _, memory = model(others[number - 1][None], memory)
-    use = probes.memory_use(model, *(probes.readings(model, text) for text in (data.validation, data.test)))
+    use = probes.memory_use(
+        model, *(probes.read(model, text)[1] for text in (data.val_dataloader(), data.test_dataloader()))
+    )
     assert use["another_lane"] == pytest.approx(math.exp(total / targets.numel()), rel=1e-5)
     assert use["another_lane"] != pytest.approx(use["zeroed"], rel=1e-5)
 

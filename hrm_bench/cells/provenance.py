@@ -15,7 +15,7 @@ PACKAGE = "hrm_bench"
 MODELS = f"{PACKAGE}.models"
 # The modules and packages whose code decides the figures of every cell. A model's own module is added to them.
 DECIDING = (
-    *("charlm", "objectives", "optimizers", "layers", "data"),
+    *("charlm", "objectives", "optimizers", "steps", "layers", "data"),
     *("training.build", "training.fit", "training.averaging"),
 )
 

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import errno
 import functools
+import json
 import logging
 import platform
 import shutil
@@ -22,13 +23,13 @@ from hrm_bench.cells.cell import Cell
 from hrm_bench.cells.provenance import code_version
 from hrm_bench.cells.trackers import Tracker, tracker_of
 from hrm_bench.data.corpora import Library
-from hrm_bench.evidence import floors
+from hrm_bench.evidence import causality, floors, probes
 from hrm_bench.evidence.measures import Trained, measure
 from hrm_bench.records import store
-from hrm_bench.records.schema import SCHEMA_VERSION, Epoch, Record
+from hrm_bench.records.schema import SCHEMA_VERSION, Epoch, Leak, Record
 from hrm_bench.training import peak_memory, progress, ranks, snapshots
 from hrm_bench.training.build import build, load_windows
-from hrm_bench.training.fit import characters_per_epoch, fit, score
+from hrm_bench.training.fit import characters_per_epoch, fit
 from hrm_bench.training.recorder import HISTORY_FILE, Recorder
 from hrm_bench.training.stopping import FAIL_FAST, Stopped, StopSignal
 
@@ -184,7 +185,6 @@ def _train_and_measure(cell: Cell, mirror: Tracker, provenance: dict[str, str], 
     recorder = Recorder(folder, mirror, has_memory=has_memory)
     windows = load_windows(cfg, corpus)
     model = build(cfg)
-    untrained = copy.deepcopy(model)
     with ranks.together(cfg.trainer.devices, folder) as environment:
         fit(
             cfg,
@@ -200,12 +200,23 @@ def _train_and_measure(cell: Cell, mirror: Tracker, provenance: dict[str, str], 
     recorder.write_history()
     best_epoch = snapshots.load_best(model, folder)
     _check_best(best_epoch, recorder.history)
-    nll = score(cfg, folder, model, windows)
+    nll, readings = {}, {}
+    model.to("cuda" if cfg.trainer.accelerator == "gpu" else "cpu")
+    for split, batches in (("validation", windows.val_dataloader()), ("test", windows.test_dataloader())):
+        nll[split], readings[split] = probes.read(model, batches, precision=cfg.trainer.precision)
     window = cfg.data.window
     baselines = cell.library.derive(corpus, ("floors", window), lambda: floors.of_corpus(corpus, window=window))
-    samples = {"train": windows.train, "validation": windows.validation, "test": windows.test}
     record = measure(
-        Trained(model.eval(), untrained, samples=samples, nll=nll, floors=baselines, has_memory=has_memory)
+        Trained(
+            model,
+            samples={"train": windows.train, "validation": windows.validation, "test": windows.test},
+            nll=nll,
+            readings=readings,
+            leak_before=_leak_before_training(cell),
+            floors=baselines,
+            has_memory=has_memory,
+            precision=cfg.trainer.precision,
+        )
     )
     num_read = len(recorder.history) * characters_per_epoch(cfg, windows)
     record.update(
@@ -219,6 +230,20 @@ def _train_and_measure(cell: Cell, mirror: Tracker, provenance: dict[str, str], 
         )
     )
     return record
+
+
+def _leak_before_training(cell: Cell) -> Leak:
+    """Audit the cell's architecture, built from the first seed: once per process, since no path depends on the seed."""
+    values = {key: value for key, value in cell.values.items() if key in ("model", "memory", "data", "scale")}
+
+    def audit() -> Leak:
+        cfg = copy.deepcopy(cell.config)
+        cfg.seed = 0
+        model = build(cfg)
+        num_windows = causality.windows_to_audit(model, cfg.data.windows_per_sample)
+        return causality.leak(model, num_windows=num_windows)
+
+    return cell.library.derive(cell.corpus, ("leak", json.dumps(values, sort_keys=True)), audit)
 
 
 def _check_best(best_epoch: int, history: Sequence[Epoch]) -> None:

@@ -4,6 +4,8 @@ Shapes: B lanes, T characters, D width, V vocabulary.
 """
 
 import copy
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from hrm_bench.charlm import CharLM
 from hrm_bench.layers import carried
+from hrm_bench.layers.carried import Memory
 from hrm_bench.records.schema import Leak
 
 TOLERANCE = 1e-9  # on logits, in double precision: far above its rounding, far below any leak through real weights
@@ -28,7 +31,7 @@ def leak(model: CharLM, *, num_windows: int, seed: int = 0) -> Leak:
 
     Every position of all windows is tried. The model is copied, in evaluation mode. The first audit runs in double
     precision; the second need not, since a closed path gives it 0 in any precision. Windows follow each other in one
-    lane, with the memory between.
+    lane, with the memory between; what the windows before have left in the memory is read once.
 
     Raises:
         ValueError: the model reads characters by other means than an ``nn.Embedding``, where a gradient could end.
@@ -40,20 +43,20 @@ def leak(model: CharLM, *, num_windows: int, seed: int = 0) -> Leak:
     text = torch.randint(vocabulary_size, (length,), generator=stream)
     shift = torch.randint(1, vocabulary_size, (length,), generator=stream)
     weights = torch.randn(vocabulary_size, generator=stream).to(model.device)
-    changed = ((text + shift) % vocabulary_size).to(model.device)
-    text = text.to(model.device)
-    windows = torch.arange(length, device=model.device).split(model.window)
-    return Leak(
-        perturbation=_largest([_perturbation(double, text, changed, window) for window in windows]),
-        gradient=_largest([_gradient(single, text, weights, window) for window in windows]),
-    )
+    changed = ((text + shift) % vocabulary_size).to(model.device).split(model.window)
+    windows = text.to(model.device).split(model.window)
+    perturbations = map(_perturbation, itertools.repeat(double), windows, changed, _memories(double, windows))
+    gradients = map(_gradient, itertools.repeat(single), windows, itertools.repeat(weights), _memories(single, windows))
+    return Leak(perturbation=_largest([*perturbations]), gradient=_largest([*gradients]))
 
 
-def windows_to_audit(windows_per_sample: int) -> int:
-    """Return the windows of a sample, but at least two and at most four.
+def windows_to_audit(model: CharLM, windows_per_sample: int) -> int:
+    """Return the windows of a sample, but at least two and at most four; one for a model that has no memory.
 
     A leak from window to window needs a second window.
     """
+    if not model.uses_memory or model.memory_policy.mode == "none":
+        return 1
     return min(4, max(2, windows_per_sample))
 
 
@@ -63,33 +66,37 @@ def is_causal(*leaks: Leak) -> bool:
 
 
 @torch.no_grad()
-def _perturbation(probe: CharLM, text: Tensor, changed: Tensor, window: Tensor) -> Tensor:
+def _memories(probe: CharLM, windows: Sequence[Tensor]) -> list[Memory]:
+    """Return the memory of one lane before each of these consecutive windows."""
+    memories = [probe.initial_memory(1)]
+    for window in windows[:-1]:
+        memories.append(probe(window[None], memories[-1])[1])
+    return memories
+
+
+@torch.no_grad()
+def _perturbation(probe: CharLM, text: Tensor, changed: Tensor, memory: Memory) -> Tensor:
     """Return how far changing each character of a window moves the logits before it, (lanes, characters).
 
-    There is one lane per character of the window; each reads the text up to the end of the window.
+    There is one lane per character of the window.
     """
-    position = torch.arange(int(window[-1]) + 1, device=text.device)
-    read = torch.where(position == window[:, None], changed[position], text[position])  # (lanes, characters)
-    logits, _ = probe(read)
-    reference, _ = probe(text[None, position])
+    lanes = torch.arange(len(text), device=text.device)
+    logits, _ = probe(torch.where(lanes == lanes[:, None], changed, text), carried.expand(memory, len(text)))
+    reference, _ = probe(text[None], memory)
     difference = (logits - reference).abs().amax(dim=-1)
-    return difference.masked_fill(position >= window[:, None], 0)
+    return difference.masked_fill(lanes >= lanes[:, None], 0)
 
 
 @torch.enable_grad()
-def _gradient(probe: CharLM, text: Tensor, weights: Tensor, window: Tensor) -> Tensor:
+def _gradient(probe: CharLM, text: Tensor, weights: Tensor, memory: Memory) -> Tensor:
     """Return the gradient of the logits at each character of a window in the embeddings after it, (lanes, characters).
 
-    There is one lane per character of the window. The windows before are past for all of them: what these leave in the
-    memory is read once.
+    There is one lane per character of the window.
     """
-    lanes = torch.arange(len(window), device=text.device)
-    memory = probe.initial_memory(1)
-    if window[0]:
-        _, memory = probe(text[None, : window[0]], memory)
-    memory = carried.expand(carried.detach(memory), len(lanes))
+    lanes = torch.arange(len(text), device=text.device)
+    memory = carried.expand(memory, len(text))
     with _AllPathsOpen() as paths:
-        logits, _ = probe(text[window].expand(len(lanes), -1), memory)
+        logits, _ = probe(text.expand(len(lanes), -1), memory)
     if not paths.embedded:
         raise ValueError(
             f"{type(probe).__name__} reads no nn.Embedding: the audit by gradient cannot see what it reads"

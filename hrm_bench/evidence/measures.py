@@ -3,7 +3,7 @@
 A new measure is a function of ``Trained``, here or in a module of its own, and a line in ``MEASURES``.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -24,24 +24,20 @@ class Trained:
     """A trained model and what its evidence is computed from."""
 
     model: CharLM  # with the best epoch's weights, in evaluation mode
-    untrained: CharLM  # as it was before training
     samples: Mapping[str, Samples]  # of the three splits
     nll: Mapping[str, float]  # per scored split: mean nats per character
+    readings: Mapping[str, Sequence[Reading]]  # each scored split, as it was read for that
+    leak_before: Leak  # of the architecture, untrained
     floors: Mapping[str, Floors]  # per scored split: n-gram baselines of the text
     has_memory: bool  # whether it has a memory that is ever written
-
-    @cached_property
-    def readings(self) -> dict[str, list[Reading]]:
-        """Each scored split, with the memory that each of its windows reads."""
-        return {split: probes.readings(self.model, self.samples[split]) for split in SCORED}
+    precision: str  # in which it was scored
 
     @cached_property
     def leak(self) -> dict[str, Leak]:
         """The dependence of logits on later characters, before training and with the best weights."""
         samples = self.samples["train"]
-        num_windows = causality.windows_to_audit(samples.length // samples.window)
-        models = {"before_training": self.untrained, "best": self.model}
-        return {moment: causality.leak(model, num_windows=num_windows) for moment, model in models.items()}
+        num_windows = causality.windows_to_audit(self.model, samples.length // samples.window)
+        return {"before_training": self.leak_before, "best": causality.leak(self.model, num_windows=num_windows)}
 
 
 def _scores(trained: Trained, split: str) -> Score:
@@ -50,14 +46,15 @@ def _scores(trained: Trained, split: str) -> Score:
 
 
 def _bits_by_position(trained: Trained) -> dict[str, list[float]]:
-    return {split: probes.bits_by_position(trained.model, text) for split, text in trained.readings.items()}
+    window = trained.model.window
+    return {split: probes.bits_by_position(text, window) for split, text in trained.readings.items()}
 
 
 def _memory_use(trained: Trained) -> dict[str, MemoryUse]:
     if not trained.has_memory:
         return {}
-    texts = trained.readings
-    return {split: probes.memory_use(trained.model, texts[split], texts[OTHER[split]]) for split in SCORED}
+    model, texts, precision = trained.model, trained.readings, trained.precision
+    return {split: probes.memory_use(model, texts[split], texts[OTHER[split]], precision=precision) for split in SCORED}
 
 
 MEASURES: dict[str, Callable[[Trained], Any]] = {

@@ -5,7 +5,7 @@ Shapes: B lanes, T characters, W windows of a lane.
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,8 +14,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from hrm_bench.charlm import CharLM
-from hrm_bench.data.windows import Batch, Samples
+from hrm_bench.charlm import Batch, CharLM, Scored
 from hrm_bench.layers import carried
 from hrm_bench.layers.carried import Memory
 from hrm_bench.records.schema import MemoryUse
@@ -24,35 +23,79 @@ MAX_LANES = 256  # lanes that are read at once
 
 
 class Reading(NamedTuple):
-    """A batch of lanes of a text, and the memory that each of its windows reads as the text is scored."""
+    """Lanes of a text as they are scored, with the memory that each of their windows reads."""
 
     tokens: Tensor  # (B, W·window)
     targets: Tensor
+    nats: Tensor  # (B, W·window): minus the log-probability of each target, in double precision on the CPU
     memories: Sequence[Memory]  # W memories of B lanes each
 
 
 @torch.no_grad()
-def readings(model: CharLM, samples: Samples) -> list[Reading]:
-    """Return the whole text as it is scored: one lane if memory is carried, otherwise one lane per sample."""
-    return [Reading(*batch, own_memories(model, batch[0])) for batch in _batches(model, samples)]
+def read(model: CharLM, batches: Iterable[Batch], *, precision: str = "32-true") -> tuple[float, list[Reading]]:
+    """Score a text as training validates it; return its mean nats per character, and the text as it was read.
+
+    Lanes of equal length are one reading: all samples, or the whole text if memory is carried, and a last, shorter
+    sample.
+
+    Args:
+        model: on the device that is to read; it is put in evaluation mode.
+        batches: of the text, in its order.
+        precision: of Lightning's Trainer.
+    """
+    model.eval()
+    model.on_validation_epoch_start()
+    by_length = dict[int, list[Scored]]()
+    is_stream = model.uses_memory and model.memory_policy.evaluation_mode == "carry"
+    with in_precision(model, precision):
+        for tokens, targets in batches:
+            scored = model.score((tokens.to(model.device), targets.to(model.device)))
+            by_length.setdefault(0 if is_stream else scored.tokens.shape[1], []).append(scored)
+    model.gate_means.is_on = False
+    join = _in_turn if is_stream else _side_by_side
+    return float(model.nll.compute()), [join([_reading(part) for part in parts]) for parts in by_length.values()]
 
 
-def bits_by_position(model: CharLM, text: Sequence[Reading]) -> list[float]:
+def in_precision(model: CharLM, precision: str) -> torch.autocast:
+    """Return a context in which a model reads as Lightning's Trainer of this precision has it read."""
+    return torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16-mixed")
+
+
+def _reading(scored: Scored) -> Reading:
+    losses = functional.cross_entropy(scored.logits.transpose(1, 2), scored.targets, reduction="none")
+    return Reading(scored.tokens, scored.targets, losses.double().cpu(), scored.memories)
+
+
+def _in_turn(parts: Sequence[Reading]) -> Reading:
+    """Join parts of one lane that follow each other."""
+    tokens, targets, nats = (torch.cat(tensors, dim=1) for tensors in list(zip(*parts, strict=True))[:3])
+    return Reading(tokens, targets, nats, [memory for part in parts for memory in part.memories])
+
+
+def _side_by_side(parts: Sequence[Reading]) -> Reading:
+    """Join the lanes of parts of equal length."""
+    tokens, targets, nats = (torch.cat(tensors) for tensors in list(zip(*parts, strict=True))[:3])
+    memories = zip(*(part.memories for part in parts), strict=True)
+    return Reading(tokens, targets, nats, [carried.join(lanes) for lanes in memories])
+
+
+def bits_by_position(text: Sequence[Reading], window: int) -> list[float]:
     """Return the bits per character at each position of a window, mean over the windows of the text as scored."""
-    losses = torch.cat([_nll(model, reading, reading.memories) for reading in text])
-    return (losses.mean(dim=0) / math.log(2)).tolist()
+    nats = torch.cat([reading.nats.reshape(-1, window) for reading in text])
+    return (nats.mean(dim=0) / math.log(2)).tolist()
 
 
-def memory_use(model: CharLM, text: Sequence[Reading], others: Sequence[Reading]) -> MemoryUse:
+def memory_use(
+    model: CharLM, text: Sequence[Reading], others: Sequence[Reading], *, precision: str = "32-true"
+) -> MemoryUse:
     """Return the perplexity of a text with the model's own memory, an empty one, and that of another text.
 
     The other text is ``others``. At each window its memory has taken in as many windows as the model's own has. If the
     other text has fewer windows, its last memory serves for the rest.
     """
 
-    def perplexity(memories: Callable[[Reading], Sequence[Memory]]) -> float:
-        losses = [_nll(model, reading, memories(reading)) for reading in text]
-        return math.exp(float(torch.cat(losses).mean()))
+    def perplexity(losses: Iterable[Tensor]) -> float:
+        return math.exp(float(torch.cat([nats.flatten() for nats in losses]).mean()))
 
     def empty(reading: Reading) -> Sequence[Memory]:
         return [model.initial_memory(len(reading.tokens))] * len(reading.memories)
@@ -60,23 +103,15 @@ def memory_use(model: CharLM, text: Sequence[Reading], others: Sequence[Reading]
     def of_others(reading: Reading) -> Sequence[Memory]:
         return _resized(others[0].memories, len(reading.tokens), len(reading.memories))
 
+    with in_precision(model, precision):
+        zeroed, other = (
+            [_nll(model, reading, memories(reading)) for reading in text] for memories in (empty, of_others)
+        )
     return MemoryUse(
-        own=perplexity(lambda reading: reading.memories),
-        zeroed=perplexity(empty),
-        another_lane=perplexity(of_others),
+        own=perplexity(reading.nats for reading in text),
+        zeroed=perplexity(zeroed),
+        another_lane=perplexity(other),
     )
-
-
-@torch.no_grad()
-def own_memories(model: CharLM, tokens: Tensor) -> list[Memory]:
-    """Return the memory that each window of (B, W·window) tokens reads, from an empty one on."""
-    windows = tokens.split(model.window, dim=1)
-    memories = [model.initial_memory(len(tokens))]
-    if not model.uses_memory or model.memory_policy.mode == "none":
-        return memories * len(windows)
-    for window in windows[:-1]:
-        memories.append(model(window, memories[-1])[1])
-    return memories
 
 
 def state_size(model: CharLM) -> int:
@@ -91,18 +126,6 @@ def flops_per_character(model: CharLM) -> float:
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         probe(text)
     return counter.get_total_flops() / model.window
-
-
-def _batches(model: CharLM, samples: Samples) -> list[Batch]:
-    """Return the text in lanes as it is scored; a last, shorter sample is a batch of its own."""
-    wanted = [indices for indices in torch.arange(samples.num_whole).split(MAX_LANES) if len(indices)]
-    batches = [samples[indices.tolist()] for indices in wanted]
-    if len(samples) > samples.num_whole:
-        batches.append(samples[[samples.num_whole]])
-    if model.uses_memory and model.memory_policy.evaluation_mode == "carry":
-        tokens, targets = (torch.cat([part.flatten() for part in parts])[None] for parts in zip(*batches, strict=True))
-        batches = [(tokens, targets)]
-    return [(tokens.to(model.device), targets.to(model.device)) for tokens, targets in batches]
 
 
 @torch.no_grad()

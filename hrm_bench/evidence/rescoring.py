@@ -21,9 +21,10 @@ from torch import Tensor, nn
 
 from hrm_bench.charlm import CharLM
 from hrm_bench.data.distillation import distributions
-from hrm_bench.data.windows import Samples
+from hrm_bench.data.windows import EvaluationBatches, Samples
 from hrm_bench.errors import UsageError
-from hrm_bench.evidence import halting, probes
+from hrm_bench.evidence import halting
+from hrm_bench.evidence.probes import MAX_LANES
 from hrm_bench.records.schema import Halting, Rescoring
 
 SEGMENTS = (1, 2, 3, 4, 6, 8, 12, 16)
@@ -84,8 +85,16 @@ def check_lengths(variant: str, texts: Mapping[str, Samples]) -> None:
 @torch.no_grad()
 def probabilities(model: CharLM, samples: Samples, num_segments: int | None = None) -> Tensor:
     """Return the distribution after each character of a text that is read as in scoring: (N, V)."""
-    logits = [model(reading.tokens, num_segments=num_segments)[0] for reading in probes.readings(model, samples)]
+    logits = [model(tokens, num_segments=num_segments)[0] for tokens in _as_scored(model, samples)]
     return torch.cat([lanes.flatten(0, 1) for lanes in logits]).double().softmax(dim=-1)
+
+
+def _as_scored(model: CharLM, samples: Samples) -> list[Tensor]:
+    """Return the characters of a text in batches of lanes; one lane if memory is carried."""
+    batches = [samples[indices][0] for indices in EvaluationBatches(samples, batch_size=MAX_LANES)]
+    if model.uses_memory and model.memory_policy.evaluation_mode == "carry":
+        return [torch.cat([tokens.flatten() for tokens in batches])[None]]
+    return batches
 
 
 @torch.no_grad()

@@ -88,15 +88,6 @@ def fit(
     return model
 
 
-def score(cfg: DictConfig, folder: Path, model: CharLM, windows: Windows) -> dict[str, float]:
-    """Score a model on the validation and the test text, in one process: mean nats per character."""
-    trainer = make_trainer(cfg, folder)
-    trainer.validate(model, datamodule=windows, verbose=False)
-    validation = float(model.nll.compute())
-    trainer.test(model, datamodule=windows, verbose=False)
-    return {"validation": validation, "test": float(model.nll.compute())}
-
-
 def compiles(cfg: DictConfig, windows: Windows) -> bool:
     """Whether a cell's training is compiled: on request, or if it is long enough to gain more than compiling takes."""
     if cfg.trainer.compile != "auto":
@@ -117,10 +108,10 @@ def make_trainer(
     cfg: DictConfig,
     folder: Path,
     *callbacks: lightning.Callback,
-    max_epochs: int = 1,
-    environment: LightningEnvironment | None = None,
+    max_epochs: int,
+    environment: LightningEnvironment | None,
 ) -> lightning.Trainer:
-    """Create the Trainer of a cell: for scoring, or with callbacks for training."""
+    """Create the Trainer that trains a cell."""
     return lightning.Trainer(
         accelerator=cfg.trainer.accelerator,
         devices=1 if environment is None else cfg.trainer.devices,
@@ -132,10 +123,9 @@ def make_trainer(
         plugins=[environment or LightningEnvironment(), AtomicCheckpointIO()],
         default_root_dir=folder,
         logger=False,
-        enable_checkpointing=bool(callbacks),
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # each rank takes its lanes of the same batch
-        inference_mode=False,  # its tensors could not be used outside of it, where the probes continue with the model
+        inference_mode=False,  # its tensors could not be used outside of it, where training goes on
         enable_progress_bar=False,
         enable_model_summary=False,
     )

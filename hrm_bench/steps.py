@@ -1,0 +1,58 @@
+"""What goes between an objective and what trains by it: the optimizer steps of a sample, one at a time.
+
+Shapes: B lanes, T characters, V vocabulary.
+"""
+
+from collections.abc import Callable, Generator, Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from hrm_bench.layers.carried import Memory
+
+if TYPE_CHECKING:
+    from hrm_bench.charlm import CharLM
+
+Window = tuple[Tensor, Tensor]  # (B, T) characters, and (B, T) next characters or (B, T, V) distributions of them
+
+
+class Step(NamedTuple):
+    """One optimizer step: which optimizer takes it, and the losses whose gradients it sums, computed one at a time."""
+
+    optimizer: int
+    losses: Iterable[Tensor]
+    num_losses: int = 1
+    name: str = "task"
+
+
+class Trained(NamedTuple):
+    """The result of training on a sample."""
+
+    losses: list[Tensor]  # the task loss of each window in nats per character, without gradient
+    memory: Memory  # after the last window
+
+
+Steps = Generator[Step, None, Trained]
+
+
+class Objective(Protocol):
+    """The methods that a model needs of its objective; see ``objectives.Objective``."""
+
+    gradient_clip: float  # largest norm of a step's gradients together
+
+    def optimizers(self, model: "CharLM") -> list[torch.optim.Optimizer]: ...
+
+    def schedule(self, optimizers: Sequence[torch.optim.Optimizer], progress: float) -> None: ...
+
+    def steps(self, model: "CharLM", windows: Sequence[Window], memory: Memory, *, weight: float) -> Steps: ...
+
+
+def follow(steps: Steps, take: Callable[[Step], None]) -> Trained:
+    """Call ``take`` with each step of an objective, one at a time, and return what the objective returns."""
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as end:
+            return end.value
+        take(step)
