@@ -8,7 +8,9 @@ from conftest import SMALL, compose, small
 from torch import nn
 
 import hrm_bench
+from hrm_bench.cells.cell import Cell
 from hrm_bench.cells.run import run_cell
+from hrm_bench.data.corpora import Library
 from hrm_bench.evidence.causality import is_causal, leak, windows_to_audit
 from hrm_bench.models.hrm import HRM
 from hrm_bench.models.infini_hrm import InfiniHRM
@@ -174,7 +176,9 @@ def test_before_training_an_architecture_is_audited_once_for_all_its_seeds(tmp_p
 
     monkeypatch.setattr("hrm_bench.evidence.causality.leak", counting)
     words = [*CELL, "model=hrm", planted(LeakUntilTraining), "recipe.max_epochs=1"]
-    records = [run_cell(compose(*words, f"seed={seed}"), tmp_path) for seed in (7, 8)]
+    library = Library()
+    cells = [Cell.of(compose(*words, f"seed={seed}"), tmp_path, library=library) for seed in (7, 8)]
+    records = [run_cell(cell) for cell in cells]
     assert audited == [0, 7, 8]  # one that is not trained, and each that is
     assert records[0]["leak"]["before_training"] == records[1]["leak"]["before_training"]
     assert not any(record["causal"] for record in records)
