@@ -64,26 +64,31 @@ def test_a_sweep_and_its_report_take_them_beside_hrm(copy):
     assert all(name in page for name in EXAMPLES)
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_the_tuned_recipe_trains_it_and_leaves_out_the_dropouts_that_it_lacks(name, copy):
-    words = ("recipe.budget=3000", "data.train_chars=600", f"hydra.run.dir=multirun/tuned-{name}")
-    shown = run(copy, f"model={name}", "recipe=tuned", *QUICK, *words)
-    (record,) = store.read_all(copy / "multirun" / f"tuned-{name}")
-    assert record["status"] == "finished"
-    assert f"recipe.feed_forward_dropout=0.1 is left out: model={name} has no such dropout" in shown
+def test_the_tuned_recipe_trains_them_and_leaves_out_the_dropouts_that_they_lack(copy):
+    words = ("recipe.budget=3000", "data.train_chars=600", "hydra.sweep.dir=multirun/tuned")
+    shown = run(copy, "-m", f"model={','.join(EXAMPLES)}", "recipe=tuned", *QUICK, *words)
+    records = [*store.read_all(copy / "multirun" / "tuned")]
+    assert {record["model"]: record["status"] for record in records} == dict.fromkeys(EXAMPLES, "finished")
+    for name in EXAMPLES:
+        assert f"recipe.feed_forward_dropout=0.1 is left out: model={name} has no such dropout" in shown
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_a_search_plans_it(name, copy):
-    words = ("experiment=tuning", f"model={name}", "plan=true", "data=sample", "data.validation_start=500")
+def test_a_search_plans_them(copy):
+    words = (
+        "experiment=tuning",
+        f"model={','.join(EXAMPLES)}",
+        "plan=true",
+        "data=sample",
+        "data.validation_start=500",
+    )
     shown = run(copy, "-m", *words, "data.validation_chars=null", "logger=none")
     assert "12 trials" in shown
-    assert name in shown
+    assert all(name in shown for name in EXAMPLES)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_audit_finds_it_causal_and_every_component_trained(name, copy):
-    shown = run(copy, f"model={name}", "data=sample", module="hrm_bench.audit")
+    shown = run(copy, f"model={name}", *SMALL, module="hrm_bench.audit")
     assert f"{name}: causal" in shown
 
 

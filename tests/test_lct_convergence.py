@@ -40,6 +40,7 @@ def fit(hidden, targets, scored, truth, *, bias, start):
     return functional.cross_entropy(scored @ weight.T + offset, truth).item()
 
 
+@pytest.mark.slow
 def test_within_30_epochs_the_head_is_within_3_percent_of_one_fitted_until_it_converges(tmp_path):
     cfg = hrm_bench.compose("data=sample", "model=lct_1layer", "logger=none")
     record = run_cell(cfg, tmp_path)
