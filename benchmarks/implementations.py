@@ -48,8 +48,9 @@ def without_trainer(model: CharLM) -> Callable[[Batch], Tensor]:
         optimizer.zero_grad()
         for loss in step.losses:
             loss.backward()
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        nn.utils.clip_grad_norm_(parameters, model.objective.gradient_clip)
+        if model.objective.gradient_clip is not None:
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, model.objective.gradient_clip)
         optimizer.step()
 
     def train(batch: Batch) -> Tensor:

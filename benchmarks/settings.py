@@ -11,6 +11,7 @@ from torch import Tensor
 
 from benchmarks.timing import Device
 from hrm_bench.config import compose
+from hrm_bench.config.words import conf_folder
 from hrm_bench.training.build import load_windows
 
 Batch = tuple[Tensor, Tensor]  # (B, T) characters and the characters that follow them
@@ -68,7 +69,7 @@ class Settings:
 
 def all_models() -> list[str]:
     """Return every model of conf/model."""
-    return sorted(path.stem for path in (compose.conf_folder() / "model").glob("*.yaml"))
+    return sorted(path.stem for path in (conf_folder() / "model").glob("*.yaml"))
 
 
 def training_batches(config: DictConfig, device: Device) -> Iterator[Batch]:

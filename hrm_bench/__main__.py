@@ -12,16 +12,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from hrm_bench import cli
-from hrm_bench.config.compose import (
-    COMPOSITION_ERRORS,
-    check,
-    check_command,
-    conf_folder,
-    explain,
-    groups,
-    not_searched,
-    unchecked,
-)
+from hrm_bench.config.compose import COMPOSITION_ERRORS, check, explain, not_searched, unchecked
+from hrm_bench.config.words import check_command, conf_folder, groups, understood
 from hrm_bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -52,15 +44,22 @@ def launch(cfg: DictConfig) -> "Record | None":
     from hrm_bench import train
     from hrm_bench.sweeps import sweep
 
-    try:
-        cell = sweep.plan(cfg, hydra_config.overrides.task, root)
-    except UsageError as error:  # printed here, since Hydra adds a line of its own to what leaves a job
-        cli.stop(error)
-    if note := not_searched(cfg):
-        print(note, file=sys.stderr)
-    if status := train.run_cells([cell], root, lambda cells, stop: [run_cell(cells[0], stop=stop)]):
-        sys.exit(status)
-    return None
+    def train_one(words: list[str]) -> int:
+        if (launcher := hydra_config.runtime.choices.get("launcher")) not in ("serial", None):
+            raise UsageError(
+                f"launcher={launcher}: runs the cells of a sweep, which takes -m: python -m hrm_bench -m ..."
+            )
+        cell = sweep.plan(cfg, words, root)
+        if note := not_searched(cfg):
+            print(note, file=sys.stderr)
+        if lists := [key for key in ("params", "cases", "search") if hydra_config.sweeper.get(key)]:
+            kind = "a search" if "search" in lists else "a sweep"
+            name = cfg.experiment.name
+            print(f"experiment={name} declares {kind}; without -m only this one cell is trained", file=sys.stderr)
+        return train.run_cells([cell], root, lambda cells, stop: [run_cell(cells[0], stop=stop)])
+
+    # It ends here, since Hydra adds a line of its own to an error that leaves a job.
+    cli.run(train_one, words=hydra_config.overrides.task, disk_hint=DISK_HINT, interrupted=INTERRUPTED)
 
 
 def help_text(words: list[str]) -> str:
@@ -84,6 +83,7 @@ def compose_and_train(words: list[str]) -> int:
     if {"-h", "--help"} & set(words):
         print(help_text(words))
         return 0
+    sys.argv[1:] = [word if word.startswith("-") else understood([word])[0] for word in sys.argv[1:]]
     check_command(sys.argv[1:])
     try:
         launch()

@@ -258,8 +258,9 @@ class CharLM(lightning.LightningModule):
             is_last = number == step.num_losses  # only then do ranks average their gradients
             with wrapped.no_sync() if isinstance(wrapped, DistributedDataParallel) and not is_last else nullcontext():
                 self.manual_backward(loss)
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        nn.utils.clip_grad_norm_(parameters, self.objective.gradient_clip)
+        if self.objective.gradient_clip is not None:
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, self.objective.gradient_clip)
         optimizer.step()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

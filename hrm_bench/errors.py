@@ -1,7 +1,7 @@
 """Errors that a user can cause. Each is one line: the key, the value, what is allowed, what to type."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class UsageError(Exception):
@@ -29,10 +29,25 @@ def allowed(values: Iterable[object]) -> str:
     return ", ".join(str(value) for value in values)
 
 
-def no_such_key(key: str, siblings: Iterable[str]) -> str:
-    """Return the line for a key that its group does not have: the keys that it has, and the one that is nearest."""
+def no_such_key(key: str, siblings: Iterable[str], elsewhere: Iterable[str] = ()) -> str:
+    """Return the line for a key that its group does not have: the keys that it has, and the one that is nearest.
+
+    ``elsewhere`` are the whole keys of other groups, of which one that ends in the same name may be meant.
+    """
     group, _, name = key.rpartition(".")
     known = [*siblings]
-    near = difflib.get_close_matches(name, known, n=1)
-    meant = f"; did you mean {'.'.join(filter(None, (group, near[0])))}?" if near else ""
-    return f"{key}: no such key; {group or 'the config'} has {allowed(known)}{meant}"
+    moved = [other for other in elsewhere if other.rpartition(".")[2] == name and other != key]
+    near = [".".join(filter(None, (group, word))) for word in difflib.get_close_matches(name, known, n=1)]
+    return f"{key}: no such key; {group or 'the config'} has {allowed(known)}{meant([*moved, *near])}"
+
+
+def meant(near: Sequence[str]) -> str:
+    """Return the question whether the first of these words was meant; nothing if there is none."""
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def choices(word: str, wanted: str, names: Iterable[str]) -> str:
+    """Return the line for a word that names none of these choices, with the one that is nearest to ``wanted``."""
+    known = [*names]
+    near = meant(difflib.get_close_matches(wanted, known, n=1))
+    return f"{word}: no such choice; allowed are {allowed(known)}{near}"

@@ -20,7 +20,7 @@ class OptimizerSettings:
 
     learning_rate: float
     weight_decay: float
-    gradient_clip: float  # largest norm of all gradients together
+    gradient_clip: float | None  # largest norm of all gradients together; None: any
     gate_learning_rate: float | None = None  # of a memory's gates, which then have no weight decay; None: as the rest
     decayed: Literal["all", "matrices"] = "all"  # matrices: parameters of fewer than two axes have no weight decay
     warmup: float = 0.0  # fraction of training over which the learning rate rises linearly from 0

@@ -39,7 +39,7 @@ Steps = Generator[Step, None, Trained]
 class Objective(Protocol):
     """The methods that a model needs of its objective; see ``objectives.Objective``."""
 
-    gradient_clip: float  # largest norm of a step's gradients together
+    gradient_clip: float | None  # largest norm of a step's gradients together; None: any
 
     def optimizers(self, model: "CharLM") -> list[torch.optim.Optimizer]: ...
 

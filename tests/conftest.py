@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 import hrm_bench
 from hrm_bench import objectives
 from hrm_bench.cells.run import cell_folder, run_cell
-from hrm_bench.config.compose import conf_folder
+from hrm_bench.config.words import conf_folder
 from hrm_bench.training import fit
 from hrm_bench.training.stopping import StopSignal
 

@@ -8,11 +8,11 @@ from conftest import QUICK
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from hrm_bench.config.compose import compose, conf_folder
+from hrm_bench.config.compose import compose
 from hrm_bench.config.identity import cell_name
+from hrm_bench.config.words import conf_folder, quoted
 from hrm_bench.data import corpora
 from hrm_bench.records import store
-from hydra_plugins.hrm_bench import quoted
 
 CASES = "hydra.sweeper.cases=[[],['model.name=wide','recipe.weight_decay=1']]"
 
@@ -75,9 +75,15 @@ def test_what_is_read_as_spaces_is_said_before_training(tmp_path):
     (tmp_path / "greek.txt").write_text("αβγδ ab" * 300, encoding="utf-8")
     words = ["data=text_file", "data.path=greek.txt", "model=lstm", "plan=true", "logger=none"]
     limits = [f"data.{split}_chars=null" for split in ("train", "validation", "test")]
-    done = hrm_bench(*words, *limits, cwd=tmp_path)
+    line = "data.path=greek.txt: 57.1 % of train, 57.1 % of validation, 57.1 % of test characters are not in"
+    refused = hrm_bench(*words, *limits, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert line in refused.stderr
+    assert "'α' 'β' 'γ' 'δ'" in refused.stderr
+    assert "allow it with data.most_unknown=0.58" in refused.stderr
+    done = hrm_bench(*words, *limits, "data.most_unknown=0.58", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "data=text_file: 57.1 % of train, 57.1 % of validation, 57.1 % of test characters are not in" in done.stderr
+    assert line in done.stderr
     (tmp_path / "plain.txt").write_text("abcd ab" * 300, encoding="utf-8")
     done = hrm_bench(*words, "data.path=plain.txt", *limits, cwd=tmp_path)
     assert "vocabulary" not in done.stderr

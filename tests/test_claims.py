@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 import hrm_bench
 from hrm_bench import cli
-from hrm_bench.config.compose import conf_folder
+from hrm_bench.config.words import conf_folder
 from hrm_bench.records import papers, store
 from hrm_bench.records.facts import is_on_plateau
 from hrm_bench.records.papers import PAPERS

@@ -202,6 +202,8 @@ BAD = {
         ["model=hrm,infini_hrm"],
         r"model=hrm,infini_hrm: several values are a sweep, which takes -m",
     ),
+    "a launcher without -m": (["launcher=joblib"], r"launcher=joblib: runs the cells of a sweep, which takes -m"),
+    "the config of a sweep": (["--cfg", "job", "-m"], r"--cfg: shows the config of one cell; leave out -m"),
 }
 
 
@@ -213,6 +215,12 @@ def test_bad_input_is_one_clear_line_and_status_2(words, message, tmp_path):
     assert re.match(f"hrm_bench: {message}", done.stderr), done.stderr
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
+
+
+def test_an_experiment_without_m_says_that_it_trains_one_cell(tmp_path):
+    done = hrm_bench("experiment=hrm_vs_lct", "data=sample", "plan=true", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "experiment=hrm_vs_lct declares a sweep; without -m only this one cell is trained" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from omegaconf import OmegaConf
 
 import hrm_bench
 from hrm_bench.config import compose as composition
-from hrm_bench.config.compose import check, completed, conf_folder, not_searched
+from hrm_bench.config.compose import check, completed, not_searched
 from hrm_bench.config.identity import OFF, cell_name, identity
+from hrm_bench.config.words import conf_folder
 from hrm_bench.data import corpora
 from hrm_bench.errors import UsageError
 from hrm_bench.training.build import load_windows
@@ -73,7 +74,18 @@ FAULTS = {
     "recipe.max_epochs=abc": r"recipe\.max_epochs=abc: must be a whole number",
     "recipe.max_epochs=0": r"recipe\.max_epochs=0: must be at least 1",
     "recipe.max_epochs=null": r"recipe\.max_epochs=null: must not be null",
-    "recipe.learning_rate=-1": r"recipe\.learning_rate=-1: must be at least 0 and finite; try recipe\.learning_rate=0",
+    "recipe.learning_rate=-1": r"recipe\.learning_rate=-1: must be at least 0 and finite; try recipe\.learning_rate=1\.0$",
+    "learning_rate=-1": r"learning_rate: no such key; .*; did you mean recipe\.learning_rate\?",
+    "recipe.gradient_clip=0": r"recipe\.gradient_clip=0: must be above 0; null .*: recipe\.gradient_clip=null",
+    "model=hmr": r"model=hmr: no such choice; .*; did you mean hrm\?",
+    "data.path=mine.txt": r"data\.path=mine\.txt: data=sample is the bundled text; .* add data=text_file",
+    "+experiment.baseline.modl=hrm": r"experiment\.baseline\.modl=hrm: takes model, memory .*did you mean model\?",
+    "experiment.baseline.memory=none": r"experiment\.baseline\.memory: .* add it with \+experiment\.baseline\.memory",
+    "hydra.sweep.subdir=x": r"hydra\.sweep\.subdir=x: .* cannot be changed",
+    "hydra.job.chdir=true": r"hydra\.job\.chdir=true: .* cannot be changed",
+    "hydra/sweeper=basic": r"hydra/sweeper=basic: .* cannot be changed",
+    "+hydra.sweeper.params.seed=1": r"\+hydra\.sweeper\.params\.seed=1: .* type lists as key=a,b,c",
+    "~model": r"~model: every cell has model; choose another",
     "recipe.learning_rate=true": r"recipe\.learning_rate=true: must be a number",
     "recipe.warmup=2": r"recipe\.warmup=2: must be from 0 to 1; try recipe\.warmup=1",
     "recipe.max_epochs=2.5": r"recipe\.max_epochs=2\.5: must be a whole number",
@@ -101,7 +113,7 @@ FAULTS = {
     "model.num_heads=5": r"model\.num_heads=5: must divide model\.width=64 .*try model\.num_heads=4",
     "model._target_=hrm_bench.models.hrm.Nope": r"model\._target_=.*Nope: cannot be imported",
     "~model.width": r"model\.width: missing; give model\.width=VALUE",
-    "~seed": r"seed: missing; give seed=VALUE",
+    "~seed": r"~seed: every cell has seed; choose another with seed=VALUE",
     "~recipe.batch_size": r"recipe\.batch_size: missing; give recipe\.batch_size=VALUE",
     "~model.name": r"model\.name: missing; give model\.name=VALUE",
     "model.name=null": r"model\.name=null: names a folder",
@@ -143,7 +155,7 @@ def test_a_missing_gpu_is_reported(monkeypatch):
 
 def test_all_faults_are_reported_together():
     with pytest.raises(UsageError) as caught:
-        hrm_bench.compose("model.num_heads=5", "memory.mode=foo", "recipe.batch_size=0", "+trainer.foo=1", "~seed")
+        hrm_bench.compose("model.num_heads=5", "memory.mode=foo", "recipe.batch_size=0", "+trainer.foo=1", "seed=-1")
     assert sorted(re.match(r"[\w.]+", line)[0] for line in caught.value.faults) == [
         "memory.mode",
         "model.num_heads",
@@ -185,7 +197,6 @@ def test_the_identity_covers_what_can_change_a_figure_and_nothing_else():
         ["launcher=joblib"],
         ["experiment=hrm_vs_lct", "data=sample"],
         ["model.name=mine"],
-        ["data.path=elsewhere"],
     ):
         assert named(*same) == usual, same
 

@@ -98,7 +98,7 @@ def test_the_first_byte_that_is_not_utf_8_is_named_by_its_offset_in_the_file(tmp
         path.write_bytes(before + fault + rest)
         with pytest.raises(UnicodeDecodeError) as naive:
             path.read_bytes().decode()
-        with pytest.raises(UsageError, match=f"mine.txt: not UTF-8 at byte {naive.value.start}; convert it, for "):
+        with pytest.raises(UsageError, match=f"mine.txt: not UTF-8 at byte {naive.value.start}; convert it: iconv -f "):
             corpora.load(data)
 
 

@@ -21,7 +21,7 @@ from hydra.core.singleton import Singleton
 
 from hrm_bench import compose
 from hrm_bench.cells.run import run_cell
-from hrm_bench.config.compose import conf_folder
+from hrm_bench.config.words import conf_folder
 from hrm_bench.records import store
 
 FEW_CHARACTERS = ["data.train_chars=2000", "data.validation_chars=80", "data.test_chars=80"]

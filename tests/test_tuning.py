@@ -12,7 +12,8 @@ from conftest import QUICK, ROOT
 from omegaconf import OmegaConf
 
 from hrm_bench.cells.cell import Cell
-from hrm_bench.config.compose import compose, conf_folder
+from hrm_bench.config.compose import compose
+from hrm_bench.config.words import conf_folder
 from hrm_bench.errors import UsageError
 from hrm_bench.records import store
 from hrm_bench.records.schema import Trial

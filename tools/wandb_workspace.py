@@ -17,7 +17,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from hrm_bench import cli, network
-from hrm_bench.config.compose import conf_folder
+from hrm_bench.config.words import conf_folder
 from hrm_bench.errors import UsageError
 
 try:

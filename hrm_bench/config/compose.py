@@ -4,36 +4,28 @@ import os
 import shutil
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-# These are private. The public hydra.compose works through global state, so it fails inside another Hydra program; and
-# only Hydra's own parser knows which words of a command line are overrides.
+# These are private. The public hydra.compose works through global state, so it fails inside another Hydra program.
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.utils import create_config_search_path, get_args_parser
-from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra._internal.utils import create_config_search_path
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, errors, open_dict
 
 from hrm_bench.config.classes import BASES, class_faults, name_faults
 from hrm_bench.config.identity import locate
-from hrm_bench.config.schema import Schema, options, typed
-from hrm_bench.errors import UsageError, allowed, no_such_key
+from hrm_bench.config.schema import Schema, keys, options, typed
+from hrm_bench.config.words import NOT_UNDERSTOOD, check_words, conf_folder, understood
+from hrm_bench.errors import UsageError, choices, meant, no_such_key
 
 COMPOSITION_ERRORS = (HydraException, errors.OmegaConfBaseException)
 SWEEP_KEYS = ("force", "fail_fast", "plan")  # what a command does with its cells: part of no cell
-NOT_UNDERSTOOD = "not understood; write key=value, and put a value with spaces or signs in quotes"
 OLDEST = {"recipe": {"name": "published"}}  # values of configs that are older than their keys
-
-
-def conf_folder() -> Path:
-    """Return conf/: inside the installed package, or next to the package in a checkout."""
-    package = Path(__file__).resolve().parent.parent
-    installed = package / "conf"
-    return installed if installed.is_dir() else package.parent / "conf"
 
 
 def compose(*words: str) -> DictConfig:
@@ -52,6 +44,7 @@ def unchecked(*words: str) -> DictConfig:
     The words may contain ``--config-dir FOLDER``: a folder of configs beside conf/.
     """
     folder, overrides = _config_dir(words)
+    overrides = understood(overrides)
     check_words(overrides)
     places = create_config_search_path(str(conf_folder()))
     if folder is not None:
@@ -73,12 +66,6 @@ def _config_dir(words: Sequence[str]) -> tuple[Path | None, list[str]]:
     return Path(name).absolute(), [*words[:place], *words[end:]]
 
 
-def groups() -> dict[str, list[str]]:
-    """Return the choices of each config group."""
-    folders = sorted(path for path in conf_folder().iterdir() if path.is_dir())
-    return {folder.name: sorted(path.stem for path in folder.glob("*.yaml")) for folder in folders}
-
-
 def loaded(load: Callable[[], DictConfig]) -> DictConfig:
     """Return the config that Hydra loads, without Hydra's own part. Raises UsageError."""
     try:
@@ -90,50 +77,22 @@ def loaded(load: Callable[[], DictConfig]) -> DictConfig:
     return cfg
 
 
-def check_command(arguments: Sequence[str]) -> None:
-    """Raise UsageError for overrides of a command line that Hydra would refuse in many lines."""
-    known = get_args_parser().parse_args(list(arguments))
-    check_words(known.overrides, is_sweep=known.multirun)
-
-
-def check_words(words: Sequence[str], *, is_sweep: bool = False) -> None:
-    """Raise UsageError for overrides that Hydra refuses with an error that does not name them."""
-    try:
-        overrides = OverridesParser.create().parse_overrides(list(words))
-    except OverrideParseException as error:
-        raise UsageError(explain(error)) from error
-    faults = []
-    for override in overrides:
-        group = override.key_or_group
-        if not group:
-            faults.append(f"{override.input_line}: {NOT_UNDERSTOOD}")
-        elif override.is_sweep_override():
-            if not is_sweep:
-                hint = "several values are a sweep, which takes -m: python -m hrm_bench -m ..."
-                faults.append(f"{override.input_line}: {hint}")
-        elif override.is_delete() or isinstance(override.value(), str):
-            continue
-        elif "/" in group or (conf_folder() / group).is_dir():
-            choices = sorted(path.stem for path in (conf_folder() / group).glob("*.yaml"))
-            hint = f"; allowed are {allowed(choices)}" if choices else ""
-            faults.append(f"{override.input_line}: no such choice{hint}")
-    if faults:
-        raise UsageError(*faults)
-
-
 def explain(error: Exception) -> str:
     """Return one line for an error of Hydra or OmegaConf, which explain themselves in many."""
     cause = error.__cause__ if isinstance(error.__cause__, errors.OmegaConfBaseException) else error
     if isinstance(error, MissingConfigException) and error.options:
         group, _, wanted = str(error.missing_cfg_file).rpartition("/")
         hint = "; others come with pip install 'hrm_bench[launchers]'" if group == "hydra/launcher" else ""
-        return f"{group}={wanted}: no such choice; allowed are {allowed(error.options)}{hint}"
+        return choices(f"{group}={wanted}", wanted, error.options) + hint
     if isinstance(error, OverrideParseException):
         return f"{error.override}: {NOT_UNDERSTOOD}"
     if isinstance(cause, errors.MissingMandatoryValue):
         return f"{cause.full_key}: must be given; {cause.full_key}=VALUE"
     if isinstance(cause, errors.ConfigAttributeError | errors.ConfigKeyError) and cause.parent_node is not None:
-        return no_such_key(str(cause.full_key), [key for key in cause.parent_node if key != "hydra"])
+        if str(cause.full_key).startswith("experiment.baseline."):
+            return f"{cause.full_key}: is not in the baseline yet; add it with +{cause.full_key}=VALUE"
+        siblings = [str(key) for key in cause.parent_node if key != "hydra"]
+        return no_such_key(str(cause.full_key), siblings, keys(Schema))
     if isinstance(cause, errors.OmegaConfBaseException):
         return f"{cause.full_key or error}: {str(cause).splitlines()[0]}"
     return " ".join(str(error).split())
@@ -171,8 +130,16 @@ def _replace(cfg: DictConfig, values: Mapping[str, Any]) -> None:
 
 def _cross_faults(values: Mapping[str, Any]) -> Iterator[str]:
     """Yield faults between values of different keys that are each allowed."""
-    if values["data"]["source"] == "text_file" and values["data"]["path"] is None:
+    source, path = values["data"]["source"], values["data"]["path"]
+    if source == "text_file" and path is None:
         yield "data.path=null: data=text_file reads a file; give data.path=FILE"
+    if source == "sample" and path is not None:
+        yield f"data.path={path}: data=sample is the bundled text; for your own text add data=text_file"
+    known = {"model", "memory", *(key for key, _ in _flat(values))}
+    for key, value in values["experiment"]["baseline"].items():
+        if key not in known:
+            near = meant(get_close_matches(key, known, n=1))
+            yield f"experiment.baseline.{key}={value}: takes model, memory or the whole key of a setting{near}"
     for group, key in (("data", "source"), ("logger", "tracker")):
         name = values[group][key]
         if "." in name:
@@ -194,6 +161,15 @@ def _cross_faults(values: Mapping[str, Any]) -> Iterator[str]:
         if trainer[key] > 1 and not getattr(locate(objective), "separable", True):
             name = objective.rpartition(".")[2]
             yield f"trainer.{key}={trainer[key]}: {name} needs whole batches; only 1 is allowed: trainer.{key}=1"
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every value with its whole key."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 def _device_faults(accelerator: str, devices: int) -> Iterator[str]:

@@ -26,10 +26,13 @@ def fault(message: str) -> PydanticCustomError:
     return PydanticCustomError(FAULT, "{message}", {"message": message})
 
 
-def number(kind: type, at_least: float, at_most: float = math.inf, *, exact: bool = False) -> BeforeValidator:
+def number(
+    kind: type, at_least: float, at_most: float = math.inf, *, exact: bool = False, above: str = ""
+) -> BeforeValidator:
     """Return a validator that converts a value to a number and checks its bounds.
 
-    With ``exact`` nothing is converted, but a whole number may stand for any number.
+    With ``exact`` nothing is converted, but a whole number may stand for any number. With ``above``, which says what to
+    type instead, the lower bound itself is refused.
     """
 
     def converted(value: Any) -> Any:
@@ -43,10 +46,14 @@ def number(kind: type, at_least: float, at_most: float = math.inf, *, exact: boo
                 raise ValueError
         except (ValueError, OverflowError):
             raise fault(f"must be {KINDS[kind]}") from None
+        positive = -result if at_least <= -result < math.inf else max(at_least, 1)
+        near = kind(at_most if at_most < result < math.inf else min(positive, at_most))
         if at_most < math.inf and not at_least <= result <= at_most:
-            raise fault(f"must be from {at_least} to {at_most}; try KEY={max(at_least, min(result, at_most))}")
+            raise fault(f"must be from {at_least} to {at_most}; try KEY={near}")
         if not at_least <= result < math.inf:
-            raise fault(f"must be at least {at_least} and finite; try KEY={at_least}")
+            raise fault(f"must be at least {at_least} and finite; try KEY={near}")
+        if above and result == at_least:
+            raise fault(f"must be above {at_least}{above}")
         return value if exact else result
 
     return BeforeValidator(converted)
@@ -119,6 +126,7 @@ class Data(Group):
     window: Count
     order: Annotated[str, choice("shuffled", "contiguous")]
     windows_per_sample: Count
+    most_unknown: Fraction = 0.01  # of a split's characters that the vocabulary may lack; no part of the identity
 
 
 class Recipe(Group):
@@ -137,7 +145,7 @@ class Recipe(Group):
     gate_learning_rate: Rate | None = None
     weight_decay: Rate
     decayed: Annotated[str, choice("all", "matrices")] = "all"
-    gradient_clip: Rate
+    gradient_clip: Annotated[float, number(float, 0, above="; null turns clipping off: KEY=null")] | None
     averaging: Annotated[float, number(float, 0, 0.99999)] = 0.0
     gradient_depth: Count | None = None
     offsets: Annotated[str, choice("fixed", "random")] = "fixed"
@@ -204,6 +212,15 @@ def options(group: type[BaseModel]) -> dict[str, Any]:
     return values
 
 
+def keys(group: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Yield the whole key of every field of the groups inside a group."""
+    for name, field in group.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Group):
+            yield from keys(field.annotation, f"{name}.")
+        elif prefix:
+            yield prefix + name
+
+
 def typed(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return a config's values, each converted to the type of its field, with options that are not given off.
 
@@ -226,7 +243,7 @@ def lines(error: ValidationError, schema: type[BaseModel], prefix: str = "") -> 
             siblings: Any = schema
             for group in groups:
                 siblings = siblings.model_fields[group].annotation
-            yield no_such_key(key, siblings.model_fields)
+            yield no_such_key(key, siblings.model_fields, keys(schema))
         else:
             message = "must be true or false" if item["type"] in NOT_A_FLAG else "must be a group of settings"
             message = item["ctx"]["message"] if item["type"] == FAULT else message

@@ -112,12 +112,12 @@ def _read(source: str, path: Path | None, limits: Limits) -> Corpus:
 def _read_text(path: Path) -> str:
     """Read a UTF-8 file as ``Path.read_text`` does. Raises UsageError if that fails."""
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = path.read_bytes().decode("utf-8-sig")  # some editors begin a file with a mark that is no character
     except OSError as error:
         raise UsageError(f"data.path={path}: cannot be read ({error.strerror}); give data.path=FILE") from error
     except UnicodeDecodeError as error:
         raise UsageError(
-            f"data.path={path}: not UTF-8 at byte {error.start}; convert it, for example with iconv -t UTF-8"
+            f"data.path={path}: not UTF-8 at byte {error.start}; convert it: iconv -f ENCODING -t UTF-8 OLD > NEW"
         ) from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
@@ -155,6 +155,8 @@ def _published(source: str, limits: Limits) -> Corpus:
 
 def _local_copy(source: str, path: Path, limits: Limits) -> Corpus:
     """Read WikiText from a folder in the hub's layout, by its files: ``datasets`` would give a copy that it keeps."""
+    if path.is_file():
+        raise UsageError(f"data.path={path}: a file, where data={source} reads a folder; add data=text_file")
     if not path.is_dir():
         raise UsageError(f"data.path={path}: no such folder; {ALTERNATIVES}")
     try:

@@ -1,5 +1,6 @@
 """Vocabularies, and texts as the bench holds them: two bytes per character, whatever their length and alphabet."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
@@ -30,18 +31,18 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self.characters)
 
-    def symbols(self, codes: NDArray[numpy.uint32]) -> tuple[NDArray[numpy.uint8], int]:
-        """Return the indices of (T,) Unicode code points, and the number of unknown ones among them."""
+    def symbols(self, codes: NDArray[numpy.uint32]) -> tuple[NDArray[numpy.uint8], NDArray[numpy.uint32]]:
+        """Return the indices of (T,) Unicode code points, and the unknown ones among them."""
         indices = self._index[numpy.minimum(codes, len(self._index) - 1)]
         unknown = indices == _MISSING
         indices[unknown] = 0
-        return indices, int(unknown.sum())
+        return indices, codes[unknown]
 
-    def read(self, piece: str) -> tuple[NDArray[numpy.uint8], NDArray[numpy.bool_], int]:
-        """Return (T,) indices of a piece of text, whether each is blank, and the number of unknown ones."""
+    def read(self, piece: str) -> tuple[NDArray[numpy.uint8], NDArray[numpy.bool_], NDArray[numpy.uint32]]:
+        """Return (T,) indices of a piece of text, whether each is blank, and the code points that are unknown."""
         codes = code_points(piece)
-        indices, num_unknown = self.symbols(codes)
-        return indices, _BLANK[numpy.minimum(codes, len(_BLANK) - 1)], num_unknown
+        indices, unknown = self.symbols(codes)
+        return indices, _BLANK[numpy.minimum(codes, len(_BLANK) - 1)], unknown
 
     def missing(self, text: str) -> list[str]:
         """Return the characters of a text that are unknown, each once."""
@@ -49,8 +50,8 @@ class Vocabulary:
 
     def encode(self, text: str) -> tuple[Tensor, int]:
         """Return the indices of a short text's characters, (T,) int64, and the number of unknown ones among them."""
-        indices, _, num_unknown = self.read(text)
-        return torch.from_numpy(indices).long(), num_unknown
+        indices, _, unknown = self.read(text)
+        return torch.from_numpy(indices).long(), len(unknown)
 
     def decode(self, indices: Tensor) -> str:
         """Return the text of (T,) indices."""
@@ -73,21 +74,27 @@ class Text:
 
     indices: Tensor  # (T,) uint8, into the vocabulary
     blanks: Tensor  # (T,) bool; an unknown character is read as a space but need not separate words
-    unknown_characters: int
+    unknown: Counter[str]  # how often it has each character that the vocabulary lacks
+
+    @property
+    def unknown_characters(self) -> int:
+        """The number of characters that the vocabulary lacks."""
+        return self.unknown.total()
 
     @classmethod
     def read(cls, pieces: Iterable[str], vocabulary: Vocabulary = PRINTABLE_ASCII) -> Self:
         """Read a text from consecutive pieces, each of which is released before the next one is asked for."""
-        indices, blanks, num_unknown = bytearray(), bytearray(), 0  # bytearrays mostly grow in place
+        indices, blanks, unknown = bytearray(), bytearray(), Counter[str]()  # bytearrays mostly grow in place
         for piece in pieces:
-            symbols, separate, num_more = vocabulary.read(piece)
+            symbols, separate, codes = vocabulary.read(piece)
             indices += symbols.tobytes()
             blanks += separate.tobytes()
-            num_unknown += num_more
+            for code, number in zip(*numpy.unique(codes, return_counts=True), strict=True):
+                unknown[chr(code)] += int(number)
         return cls(
             indices=torch.from_numpy(numpy.frombuffer(indices, dtype=numpy.uint8)),
             blanks=torch.from_numpy(numpy.frombuffer(blanks, dtype=numpy.bool_)),
-            unknown_characters=num_unknown,
+            unknown=unknown,
         )
 
     def __len__(self) -> int:

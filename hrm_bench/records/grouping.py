@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from hrm_bench.records.facts import flat, recipe_name
 from hrm_bench.records.schema import Record
 
-NO_EFFECT = ("experiment.", "logger.", "trainer.snapshot_seconds")  # beginnings of keys that change no figure
+# Beginnings of keys that change no figure.
+NO_EFFECT = ("experiment.", "logger.", "trainer.snapshot_seconds", "data.most_unknown")
 OWN_COLUMNS = ("seed", "model.name", "memory.mode")  # keys that a variant names otherwise
 NOT_COMPARED = (*NO_EFFECT, "data.path", "seed", "model.name", "recipe.name")  # of two cells that are paired
 TEXT = "text"  # tells cells apart that have the same settings of the data, but not the same characters

@@ -1,6 +1,7 @@
 """The cells of one command, one or many: plan them, and run those that are not finished, wherever they run."""
 
 import json
+import math
 import sys
 import time
 from collections import Counter, deque
@@ -67,21 +68,32 @@ def plan(cfg: DictConfig, overrides: Sequence[str], root: Path, shared: Shared |
     if faults := _length_faults(cell):
         raise UsageError(*faults)
     load_windows(cfg, cell.corpus)
-    for note in [*_unknown_shares(cell), *build(cfg).notes]:
+    for note in [*_unknown_characters(cell), *build(cfg).notes]:
         shared.print(note)
     return cell
 
 
-def _unknown_shares(cell: Cell) -> list[str]:
-    """Return one line if a split has more than 0.1 % of characters that the vocabulary lacks."""
-    shares = {split: text.unknown_characters / len(text) for split, text in cell.corpus.splits.items()}
-    if max(shares.values()) <= LEAST_UNKNOWN:
+def _unknown_characters(cell: Cell) -> list[str]:
+    """Return one line if a split has more than 0.1 % of characters that the vocabulary lacks.
+
+    Raises UsageError if it has more than ``data.most_unknown``.
+    """
+    data, texts = cell.config.data, cell.corpus.splits
+    fractions = {split: text.unknown_characters / max(1, len(text)) for split, text in texts.items()}
+    if max(fractions.values()) <= LEAST_UNKNOWN:
         return []
-    percent = ", ".join(f"{100 * share:.1f} % of {split}" for split, share in shares.items())
-    return [
-        f"data={cell.config.data.source}: {percent} characters are not in the vocabulary and are read as spaces, so "
-        "perplexities are lower than those of the text itself"
-    ]
+    unknown = sum((text.unknown for text in texts.values()), Counter[str]())
+    commonest = " ".join(repr(character) for character, _ in unknown.most_common(5))
+    percent = ", ".join(f"{100 * fraction:.1f} % of {split}" for split, fraction in fractions.items())
+    source = f"data.path={data.path}" if data.source == "text_file" else f"data={data.source}"
+    line = f"{source}: {percent} characters are not in the vocabulary ({commonest}) and are read as spaces"
+    if max(fractions.values()) > data.most_unknown:
+        most = math.ceil(100 * max(fractions.values())) / 100
+        raise UsageError(
+            f"{line}; at most {100 * data.most_unknown:g} % are allowed: write the text in other characters, "
+            f"or allow it with data.most_unknown={most}"
+        )
+    return [f"{line}, so perplexities are lower than those of the text itself"]
 
 
 def job_words(cell: Cell) -> list[str]:

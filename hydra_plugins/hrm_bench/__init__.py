@@ -6,7 +6,6 @@ BasicSweeper the method ``_parse_config`` (``hydra.sweeper.params`` as words) an
 """
 
 import os
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -136,6 +135,7 @@ class CellSweeper(BasicSweeper):
 
     def _launch(self, cells: "Sequence[Cell]", stop: "StopSignal") -> "list[Record]":
         """Let Hydra's launcher run cells; return their records. Raises what the launcher, or a job, raised."""
+        from hrm_bench.config.words import quoted
         from hrm_bench.sweeps.sweep import job_words
         from hrm_bench.training import stopping
 
@@ -175,13 +175,6 @@ class CellLauncher(Launcher):
         launcher = RayLauncher(self.ray)
         launcher.setup(**self.context)
         return launcher.launch(job_overrides, initial_job_idx)
-
-
-def quoted(text: str) -> str:
-    """Return a text in quotes, as an override's value that Hydra and OmegaConf read literally."""
-    for sign in ('"', r"\$\{"):
-        text = re.sub(rf"(\\*)({sign})", r"\1\1\\\2", text)  # backslashes before a sign are doubled, and one is added
-    return '"' + re.sub(r"(\\+)$", r"\1\1", text) + '"'
 
 
 def _init(settings: DictConfig, *, folder: str) -> dict[str, Any]:
