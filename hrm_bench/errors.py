@@ -8,8 +8,8 @@ class UsageError(Exception):
     """A request that cannot be met; its text has one line per fault."""
 
     def __init__(self, *faults: str) -> None:
-        super().__init__("\n".join(faults))
-        self.faults = faults
+        self.faults = tuple("\\n".join(fault.splitlines()) or "\\n" for fault in faults)
+        super().__init__("\n".join(self.faults))
 
 
 class ConfigFault(ValueError):
@@ -50,4 +50,4 @@ def choices(word: str, wanted: str, names: Iterable[str]) -> str:
     """Return the line for a word that names none of these choices, with the one that is nearest to ``wanted``."""
     known = [*names]
     near = meant(difflib.get_close_matches(wanted, known, n=1))
-    return f"{word}: no such choice; allowed are {allowed(known)}{near}"
+    return f"{word}: no such choice" + (f"; allowed are {allowed(known)}{near}" if known else "")

@@ -37,8 +37,8 @@ def record(*words, perplexity=12.0, seed=42, memory=None, causal=True):
         {
             "epoch": epoch,
             "train_nll": math.log(perplexity) + 1 / epoch,
-            "validation_nll": math.log(perplexity) + 0.8 / epoch - 0.2,
-            "validation_perplexity": perplexity * math.exp(0.8 / epoch - 0.2),
+            "validation_nll": math.log(perplexity) + 0.8 / min(epoch, 4) + 0.1 * max(0, epoch - 4) - 0.2,
+            "validation_perplexity": perplexity * math.exp(0.8 / min(epoch, 4) + 0.1 * max(0, epoch - 4) - 0.2),
             "seconds": 1.0 * epoch,
         }
         | ({"memory_share": 0.5 - 0.02 * epoch, "memory_norm": 10.0 + epoch} if memory != "none" else {})
@@ -102,7 +102,7 @@ def failed(made):
 def write(records, folder):
     """The records in a sweep's folder."""
     for each in records:
-        cell = folder / f"{each['model']}-{each['memory']}-seed{each['seed']}"
+        cell = folder / f"{each['model']}-{each['memory']}-seed{each['seed']}-{each['identity']}"
         cell.mkdir(parents=True)
         (cell / "record.json").write_text(json.dumps(each))
     return folder

@@ -2,29 +2,21 @@
 
 import json
 
+import made_up
 import pytest
 from commands import hrm_bench
 
 from hrm_bench.errors import UsageError
 from hrm_bench.records import archive, extras, store
-from hrm_bench.records.schema import SCHEMA_VERSION
 
 RESCORING = {"answers": []}
 
 
 def record(seed, **values):
-    """A finished record, as far as an archive looks into it."""
-    path = "/home/somebody/wikitext"
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "identity": f"{seed:012}",
-        "status": "finished",
-        "config": {"data": {"source": "wikitext2", "path": path}},
-        "seed": seed,
-        "notes": [],
-        "log": "/home/somebody/log.txt",
-        **values,
-    }
+    """A finished record that names paths of a machine."""
+    record = made_up.record("data=wikitext2", seed=seed)
+    record["config"]["data"]["path"] = "/home/somebody/wikitext"
+    return {**record, "identity": f"{seed:012}", "notes": [], "log": "/home/somebody/log.txt", **values}
 
 
 def failed(finished):
@@ -60,7 +52,8 @@ def test_what_is_unpacked_is_what_was_packed_without_the_paths_of_that_machine(p
 
 
 def test_a_text_file_keeps_its_path_since_that_names_the_text(tmp_path):
-    own = record(1, config={"data": {"source": "text_file", "path": "mine.txt"}})
+    own = record(1)
+    own["config"]["data"] |= {"source": "text_file", "path": "mine.txt"}
     (tmp_path / "mine" / "cell").mkdir(parents=True)
     store.write_json(tmp_path / "mine" / "cell" / "record.json", own)
     archive.pack(tmp_path / "mine", tmp_path / "mine.jsonl")

@@ -339,7 +339,7 @@ def test_verdicts_can_be_had_again_from_the_records_alone(tmp_path):
     made = against_hrm(11.53) + cells("hrm", 11.3, experiment="hrm_vs_lct")
     first = tmp_path / "first"
     for each in made:
-        folder = first / each["config"]["experiment"]["name"] / f"{each['model']}-{each['seed']}"
+        folder = first / each["config"]["experiment"]["name"] / f"{each['model']}-{each['seed']}-{each['identity']}"
         folder.mkdir(parents=True)
         store.write_json(folder / store.RECORD_FILE, each)
         (folder / "log.txt").write_text("lost")

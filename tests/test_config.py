@@ -74,7 +74,7 @@ FAULTS = {
     "recipe.max_epochs=abc": r"recipe\.max_epochs=abc: must be a whole number",
     "recipe.max_epochs=0": r"recipe\.max_epochs=0: must be at least 1",
     "recipe.max_epochs=null": r"recipe\.max_epochs=null: must not be null",
-    "recipe.learning_rate=-1": r"recipe\.learning_rate=-1: must be at least 0 and finite; try recipe\.learning_rate=1\.0$",
+    "recipe.learning_rate=-1": r"recipe\.learning_rate=-1: must be at least 0 .*; try recipe\.learning_rate=1\.0$",
     "learning_rate=-1": r"learning_rate: no such key; .*; did you mean recipe\.learning_rate\?",
     "recipe.gradient_clip=0": r"recipe\.gradient_clip=0: must be above 0; null .*: recipe\.gradient_clip=null",
     "model=hmr": r"model=hmr: no such choice; .*; did you mean hrm\?",

@@ -2,14 +2,17 @@
 
 import json
 import math
+import shutil
 
+import made_up
 import pytest
 
 from hrm_bench.errors import UsageError
 from hrm_bench.records import store
-from hrm_bench.records.schema import SCHEMA_VERSION, score
+from hrm_bench.records.schema import score
 
-OLD = {"schema_version": SCHEMA_VERSION, "status": "finished", "identity": "0" * 12, "model": "hrm"}
+LATER = store.DEFAULTS.keys() - {"history", "leak"}  # keys that the first records of this version lacked
+OLD = {key: value for key, value in made_up.record("data=sample").items() if key not in LATER} | {"identity": "0" * 12}
 
 
 def write(folder, record):
@@ -87,7 +90,7 @@ def test_a_file_that_is_not_an_archive_is_refused_by_name(line, tmp_path):
 
 
 def test_whole_records_are_read_past_a_damaged_one(tmp_path):
-    write(tmp_path / "whole", OLD)
+    write(tmp_path / f"whole-{OLD['identity']}", OLD)
     write(tmp_path / "damaged", [])
     assert [record["identity"] for record in store.read_whole(tmp_path)] == ["0" * 12]
     record, notes = store.read_or_set_aside(tmp_path / "damaged")
@@ -105,3 +108,28 @@ def test_a_file_that_was_set_aside_is_kept_when_another_one_is_damaged(tmp_path)
         store.read_or_set_aside(tmp_path)
     aside = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert aside == {f"record.json.damaged-{n}": text for n, text in enumerate(("first", "second", "third"), start=1)}
+
+
+@pytest.mark.parametrize("key", [*store.ALWAYS, *store.FINISHED])
+def test_a_finished_record_that_lacks_a_key_is_refused_by_name(key, tmp_path):
+    whole = made_up.record("data=sample")
+    assert store.fault(whole) is None
+    assert key in store.fault({name: value for name, value in whole.items() if name != key})
+    assert key in store.fault(whole | {key: None})
+
+
+def test_a_best_epoch_that_is_not_the_best_of_its_history_is_refused():
+    whole = made_up.record("data=sample")
+    assert "its history has a lower loss" in store.fault(whole | {"best_epoch": 1})
+    assert "lacks the best epoch" in store.fault(whole | {"best_epoch": 99})
+    assert "lacks a figure" in store.fault(whole | {"test": {}})
+    assert "lacks the unigram model" in store.fault(whole | {"floors": {"validation": {}, "test": {}}})
+    assert "config lacks a group" in store.fault(whole | {"config": {}})
+
+
+def test_a_copy_of_a_cell_under_another_name_is_left_out_and_named(tmp_path, caplog):
+    made_up.write([made_up.record("data=sample", seed=1)], tmp_path)
+    (cell,) = tmp_path.iterdir()
+    shutil.copytree(cell, cell.with_name(f"{cell.name}.old"))
+    assert len(list(store.read_all(tmp_path))) == len(list(store.read_whole(tmp_path))) == 1
+    assert f"{cell.name}.old: left out: its record is of the cell" in caplog.text

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import made_up
 import pytest
 from commands import hrm_bench, start
 from conftest import FEW, QUICK, figures, quick, stopped_after
@@ -345,12 +346,12 @@ def test_a_plan_shows_what_would_run_and_how_long_and_runs_nothing(tmp_path):
 def test_the_time_that_a_cell_may_take_is_the_median_of_finished_cells_of_its_kind_and_version(tmp_path):
     (cell,) = planned(tmp_path / "sweep", seeds=[1])
     (slower,) = planned(tmp_path / "sweep", "recipe.max_epochs=9", seeds=[1])
-    finished = {"schema_version": SCHEMA_VERSION, "status": "finished", "identity": "0" * 12, "config": cell.values}
+    finished = made_up.record("data=sample") | {"config": cell.values}
     others = [{"status": "failed"}, {"schema_version": SCHEMA_VERSION - 1}, {"config": slower.values}]
     for number, record in enumerate([*({"seconds": s} for s in (1.0, 2.0, 30.0)), *others]):
         folder = tmp_path / f"sweep {number % 2}" / str(number)
         folder.mkdir(parents=True)
-        store.write_json(folder / "record.json", finished | {"seconds": 400.0} | record)
+        store.write_json(folder / "record.json", finished | {"seconds": 400.0, "identity": str(number)} | record)
     expected = display.expected_seconds([cell], tmp_path / "sweep")
     assert expected == {cell.folder.name: 2.0}
 

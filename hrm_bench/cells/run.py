@@ -250,7 +250,7 @@ def _check_best(best_epoch: int, history: Sequence[Epoch]) -> None:
     """Raise RuntimeError if the checkpoint's epoch is not the history's best, but for Lightning's rounding."""
     by_epoch = {row["epoch"]: row["validation_nll"] for row in history}
     best = min(by_epoch, key=lambda epoch: by_epoch[epoch])
-    if by_epoch[best_epoch] > by_epoch[best] * (1 + 1e-6):
+    if by_epoch[best_epoch] > by_epoch[best] * (1 + store.ROUNDING):
         raise RuntimeError(f"the best checkpoint is of epoch {best_epoch}, but epoch {best} has a lower loss")
 
 

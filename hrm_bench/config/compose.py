@@ -70,7 +70,7 @@ def loaded(load: Callable[[], DictConfig]) -> DictConfig:
     """Return the config that Hydra loads, without Hydra's own part. Raises UsageError."""
     try:
         cfg = load()
-    except (*COMPOSITION_ERRORS, ValueError) as error:  # Hydra raises ValueError for some values of groups
+    except (*COMPOSITION_ERRORS, ValueError, OSError) as error:  # for some values of groups, and for too long a name
         raise UsageError(explain(error)) from error
     with open_dict(cfg):
         del cfg["hydra"]

@@ -92,8 +92,7 @@ def check_words(words: Sequence[str], *, is_sweep: bool = False) -> None:
                 faults.append(f"{override.input_line}: {hint}")
         elif override.is_delete() or isinstance(override.value(), str):
             continue
-        elif "/" in group or (conf_folder() / group).is_dir():
-            names = sorted(path.stem for path in (conf_folder() / group).glob("*.yaml"))
-            faults.append(choices(str(override.input_line), str(override.value()), names))
+        elif "/" in group or group in groups():
+            faults.append(choices(str(override.input_line), str(override.value()), groups().get(group, [])))
     if faults:
         raise UsageError(*faults)

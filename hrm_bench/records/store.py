@@ -3,6 +3,7 @@
 import copy
 import itertools
 import json
+import logging
 import math
 import os
 import typing
@@ -12,12 +13,34 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from hrm_bench.errors import UsageError
-from hrm_bench.records.schema import SCHEMA_VERSION, Record, score
+from hrm_bench.records.schema import SCHEMA_VERSION, Record, Score, score
+
+log = logging.getLogger("hrm_bench")
 
 LOCK_FILE = ".lock"  # in the folder of a cell and of a sweep
 RECORD_FILE = "record.json"
 CONFIG_FILE = "config.yaml"  # beside the record, as soon as the cell has begun
 ARCHIVE_SUFFIX = ".jsonl"  # of a file that holds the records of a sweep, one per line
+
+# Keys of a record, with the kinds of their values: of every one, and of one that is finished.
+ALWAYS: dict[str, type] = {"schema_version": int, "status": str, "identity": str}
+FINISHED: dict[str, type] = {
+    "config": dict,
+    "code": str,
+    "model": str,
+    "memory": str,
+    "seed": int,
+    "history": list,
+    "best_epoch": int,
+    "validation": dict,
+    "test": dict,
+    "floors": dict,
+    "leak": dict,
+    "causal": bool,
+    "seconds": float,
+}
+FIGURES = frozenset(Score.__required_keys__)
+ROUNDING = 1e-6  # relative: of a loss that Lightning's checkpoint compares in single precision
 
 # Keys that older records lack, and their value there.
 DEFAULTS: dict[str, Any] = {
@@ -78,8 +101,8 @@ def read(folder: Path) -> Record | None:
         return None
     except ValueError as error:
         raise UsageError(f"{path}: not a record ({error}); its sweep, run again, sets it aside") from error
-    if not _is_record(content):
-        raise UsageError(f"{path}: not a record (it has no status); its sweep, run again, sets it aside")
+    if wrong := fault(content):
+        raise UsageError(f"{path}: not a record ({wrong}); its sweep, run again, sets it aside")
     return upgrade(content)
 
 
@@ -123,14 +146,15 @@ def is_finished(record: Record | None) -> bool:
 def read_all(path: Path) -> Iterator[Record]:
     """Yield every record in a sweep's folder, ordered by folder name, or in an archive (``.jsonl``), in its order.
 
-    Raises UsageError if a file cannot be read or is not a record.
+    A record counts only in the folder of its identity: a copy that has another name is left out, and a warning is
+    logged. Raises UsageError if a file cannot be read or is not a record.
     """
     if path.suffix == ARCHIVE_SUFFIX and not path.is_dir():
         yield from _read_archive(path)
         return
     for folder in _cell_folders(path):
         record = read(folder)
-        if record is not None:
+        if record is not None and _is_in_place(record, folder):
             yield record
 
 
@@ -139,7 +163,7 @@ def read_whole(sweep: Path) -> Iterator[Record]:
     for folder in _cell_folders(sweep):
         with suppress(UsageError):
             record = read(folder)
-            if record is not None:
+            if record is not None and _is_in_place(record, folder):
                 yield record
 
 
@@ -156,13 +180,50 @@ def _read_archive(file: Path) -> Iterator[Record]:
     except (ValueError, LookupError, TypeError) as error:
         raise UsageError(f"{file}: not an archive ({error}); give one that `archive pack` has written") from error
     for record in records:
-        if not _is_record(record):
-            raise UsageError(f"{file}: has a line that is not a record; give one that `archive pack` has written")
+        if wrong := fault(record):
+            raise UsageError(
+                f"{file}: has a line that is no record ({wrong}); give one that `archive pack` has written"
+            )
         yield upgrade(record)
 
 
-def _is_record(content: Any) -> bool:
-    return isinstance(content, dict) and {"schema_version", "status", "identity"} <= content.keys()
+def _is_in_place(record: Record, folder: Path) -> bool:
+    """Whether a record is in the folder of its identity; if not, log a warning that names it."""
+    is_in_place = folder.name.endswith(record["identity"])
+    if not is_in_place:
+        log.warning("%s: left out: its record is of the cell %s; remove this copy", folder, record["identity"])
+    return is_in_place
+
+
+def fault(content: Any) -> str | None:
+    """Return what is wrong with the content of a record's file, in words; None if it is a record."""
+    if not isinstance(content, dict):
+        return "it has no keys"
+    is_finished_here = content.get("status") == "finished" and content.get("schema_version") == SCHEMA_VERSION
+    for key, kind in (ALWAYS | FINISHED if is_finished_here else ALWAYS).items():
+        if type(content.get(key)) is not kind:
+            return f"{key} is {'missing' if key not in content else 'of another kind'}"
+    return _fault_of_finished(content) if is_finished_here else None
+
+
+def _fault_of_finished(record: dict[str, Any]) -> str | None:
+    config, history = record["config"], record["history"]
+    if any(type(config.get(group)) is not dict for group in ("model", "memory", "data", "recipe", "experiment")):
+        return "its config lacks a group"
+    for split in ("validation", "test"):
+        figures, baselines = record[split], record["floors"].get(split)
+        if any(type(figures.get(key)) not in (int, float, type(None)) for key in FIGURES) or FIGURES - figures.keys():
+            return f"{split} lacks a figure"
+        if type(baselines) is not dict or type(baselines.get("unigram")) is not dict:
+            return f"floors.{split} lacks the unigram model"
+    try:
+        losses = {row["epoch"]: row["validation_nll"] for row in history}
+        best = min(losses.values())
+        if losses[record["best_epoch"]] > best * (1 + ROUNDING):
+            return f"best_epoch is {record['best_epoch']}, but its history has a lower loss"
+    except (LookupError, TypeError, ValueError):
+        return "its history lacks the best epoch"
+    return None
 
 
 def _finite(value: Any) -> Any:
