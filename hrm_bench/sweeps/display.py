@@ -8,14 +8,15 @@ import collections
 import contextlib
 import json
 import statistics
+import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from hrm_bench import cli
 from hrm_bench.cells.cell import Cell
@@ -26,9 +27,20 @@ from hrm_bench.training import snapshots
 from hrm_bench.training.progress import PROGRESS_FILE
 
 POLL_SECONDS = 0.25
+MANY = 100  # cells whose planning takes seconds
 SILENT_SECONDS = 120.0  # after which a cell without new progress is shown as stopped
 TIME_FACTORS = {"model": None, "memory": None, "data": None, "recipe": None, "trainer": None, "scale": 1}  # of a config
 HEADINGS = ["cell", "status", "epoch", "validation perplexity", "seconds", "expected seconds", "note", "folder"]
+
+
+def planning(combinations: Sequence[Sequence[str]]) -> Iterator[Sequence[str]]:
+    """Yield the words of each cell to plan, with a bar in a terminal, and a line elsewhere if there are many."""
+    console = Console(stderr=True)
+    if not console.is_terminal and len(combinations) >= MANY:
+        print(f"planning {len(combinations):,} cells", file=sys.stderr)
+    columns = (TextColumn("planning"), BarColumn(bar_width=20), MofNCompleteColumn(), TextColumn("cells"))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        yield from progress.track(combinations)
 
 
 class CellStatus(NamedTuple):

@@ -49,6 +49,7 @@ class Shared:
     def __init__(self) -> None:
         self.library = Library()
         self.printed: set[str] = set()
+        self.planned: set[str] = set()  # configs, but for their seeds, whose windows and model have been made
 
     def print(self, message: str) -> None:
         """Print a message on stderr, unless it was printed before."""
@@ -67,10 +68,24 @@ def plan(cfg: DictConfig, overrides: Sequence[str], root: Path, shared: Shared |
     cell = Cell.of(cfg, root, overrides, shared.library)
     if faults := _length_faults(cell):
         raise UsageError(*faults)
-    load_windows(cfg, cell.corpus)
-    for note in [*_unknown_characters(cell), *build(cfg).notes]:
-        shared.print(note)
+    but_for_seed = json.dumps({**cell.values, "seed": None}, sort_keys=True)
+    if but_for_seed not in shared.planned:
+        shared.planned.add(but_for_seed)
+        load_windows(cfg, cell.corpus)
+        for note in [*_unknown_characters(cell), *_model_notes(cell)]:
+            shared.print(note)
     return cell
+
+
+def _model_notes(cell: Cell) -> list[str]:
+    """Return what the cell's model leaves out of what was asked for. Raises UsageError if it cannot be built."""
+    try:
+        return build(cell.config).notes
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "DefaultCPUAllocator" not in str(error):
+            raise
+        width = f"model.width={cell.config.model.get('width')} scale={cell.config.scale}"
+        raise UsageError(f"{width}: the model does not fit into this machine's memory; try a smaller width") from error
 
 
 def _unknown_characters(cell: Cell) -> list[str]:

@@ -5,7 +5,9 @@ Of Hydra it uses these private names: the module ``hydra._internal.core_plugins.
 BasicSweeper the method ``_parse_config`` (``hydra.sweeper.params`` as words) and ``split_arguments`` (lists to jobs).
 """
 
+import copy
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from hrm_bench.records.schema import Record
     from hrm_bench.sweeps.sweep import Shared
     from hrm_bench.training.stopping import StopSignal
+
+
+SEED = re.compile(r"seed=(0|[1-9]\d*)")
 
 
 @dataclass
@@ -57,6 +62,7 @@ class CellSweeper(BasicSweeper):
         super().__init__(max_batch_size=max_batch_size, params=params)
         self.cases = cases
         self.search = search
+        self.composed: dict[tuple[str, ...], DictConfig] = {}  # by the words of a cell, but for its seed
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run the cells. The command exits here, because Hydra drops what a sweeper returns."""
@@ -84,19 +90,24 @@ class CellSweeper(BasicSweeper):
     def _plan(self, arguments: list[str], root: Path, shared: "Shared") -> "list[Cell]":
         """Return the sweep's cells in the order of its cases and lists, each once. Raises UsageError."""
         from hrm_bench.errors import UsageError
+        from hrm_bench.sweeps.display import planning
 
         if self.max_batch_size is not None and self.max_batch_size < 1:
             raise UsageError(f"hydra.sweeper.max_batch_size={self.max_batch_size}: must be at least 1, or null for all")
         cells: dict[Path, Cell] = {}
         faults: dict[str, None] = {}
-        for case in self.cases or [[]]:
-            for words in self._combinations([*self._parse_config(), *case, *arguments]):
-                try:
-                    cell = self._cell(words, root, shared)
-                except UsageError as error:
-                    faults.update(dict.fromkeys(error.faults))
-                else:
-                    cells.setdefault(cell.folder, cell)
+        combinations = [
+            words
+            for case in self.cases or [[]]
+            for words in self._combinations([*self._parse_config(), *case, *arguments])
+        ]
+        for words in planning(combinations):
+            try:
+                cell = self._cell(words, root, shared)
+            except UsageError as error:
+                faults.update(dict.fromkeys(error.faults))
+            else:
+                cells.setdefault(cell.folder, cell)
         if faults:
             raise UsageError(*faults)
         return list(cells.values())
@@ -122,7 +133,13 @@ class CellSweeper(BasicSweeper):
         assert self.hydra_context is not None
         assert self.config is not None
         loader, config = self.hydra_context.config_loader, self.config
-        cfg = loaded(lambda: loader.load_sweep_config(config, list(words)))
+        others = tuple(word for word in words if not SEED.fullmatch(word))
+        if others not in self.composed:  # Hydra takes 80 ms, and cells that differ in their seed are the same to it
+            self.composed[others] = loaded(lambda: loader.load_sweep_config(config, [*others]))
+        cfg = copy.deepcopy(self.composed[others])
+        for word in words:
+            if seed := SEED.fullmatch(word):
+                cfg.seed = int(seed[1])
         cell = plan(cfg, words, root, shared)
         if note := not_searched(cfg):
             shared.print(note)
