@@ -26,6 +26,7 @@ from hrm_bench.training.stopping import StopSignal
 def run_cells(cells: Sequence[Cell], root: Path, launch: Launch) -> int:
     """Run cells in the sweep's folder ``root`` and print their results, or only their plan if the config says so."""
     if cells[0].config.plan:
+        sweep.check_models(cells, root)
         display.print_plan(cells, root)
         return 0
     root.mkdir(parents=True, exist_ok=True)
@@ -52,6 +53,7 @@ def run_search(
         print(
             f"A search: {space.trials} trials for each of these cells, with other values of {', '.join(space.space)}."
         )
+        sweep.check_models(cells, root)
         display.print_plan(cells, root)
         return 0
     root.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,8 @@
 """One cell, from its config to its record, whatever happens to it on the way."""
 
 import contextlib
-import copy
 import errno
 import functools
-import json
 import logging
 import platform
 import shutil
@@ -19,14 +17,15 @@ import filelock
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from hrm_bench.cells import preflight
 from hrm_bench.cells.cell import Cell
 from hrm_bench.cells.provenance import code_version
 from hrm_bench.cells.trackers import Tracker, tracker_of
 from hrm_bench.data.corpora import Library
-from hrm_bench.evidence import causality, floors, probes
+from hrm_bench.evidence import floors, probes
 from hrm_bench.evidence.measures import Trained, measure
 from hrm_bench.records import store
-from hrm_bench.records.schema import SCHEMA_VERSION, Epoch, Leak, Record
+from hrm_bench.records.schema import SCHEMA_VERSION, Epoch, Record
 from hrm_bench.training import peak_memory, progress, ranks, snapshots
 from hrm_bench.training.build import build, load_windows
 from hrm_bench.training.fit import characters_per_epoch, fit
@@ -212,7 +211,7 @@ def _train_and_measure(cell: Cell, mirror: Tracker, provenance: dict[str, str], 
             samples={"train": windows.train, "validation": windows.validation, "test": windows.test},
             nll=nll,
             readings=readings,
-            leak_before=_leak_before_training(cell),
+            leak_before=preflight.leak_before_training(cell),
             floors=baselines,
             has_memory=has_memory,
             precision=cfg.trainer.precision,
@@ -230,20 +229,6 @@ def _train_and_measure(cell: Cell, mirror: Tracker, provenance: dict[str, str], 
         )
     )
     return record
-
-
-def _leak_before_training(cell: Cell) -> Leak:
-    """Audit the cell's architecture, built from the first seed: once per process, since no path depends on the seed."""
-    values = {key: value for key, value in cell.values.items() if key in ("model", "memory", "data", "scale")}
-
-    def audit() -> Leak:
-        cfg = copy.deepcopy(cell.config)
-        cfg.seed = 0
-        model = build(cfg)
-        num_windows = causality.windows_to_audit(model, cfg.data.windows_per_sample)
-        return causality.leak(model, num_windows=num_windows)
-
-    return cell.library.derive(cell.corpus, ("leak", json.dumps(values, sort_keys=True)), audit)
 
 
 def _check_best(best_epoch: int, history: Sequence[Epoch]) -> None:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import filelock
 from omegaconf import DictConfig
 
+from hrm_bench.cells import preflight
 from hrm_bench.cells.cell import Cell
 from hrm_bench.cells.provenance import code_version
 from hrm_bench.cells.run import clear, fail, locked
@@ -26,6 +27,7 @@ from hrm_bench.training.build import build, load_windows
 from hrm_bench.training.stopping import FAIL_FAST, Stopped, StopSignal
 
 MANIFEST_FILE = "sweep.json"
+PREFLIGHT_FILE = "preflight.json"  # in the sweep's folder: the models that have passed
 LEAST_UNKNOWN = 0.001  # fraction of a split's characters that the vocabulary may lack in silence
 POLL_SECONDS = 0.5  # between looks at cells that another command is running
 OTHER_CODE = "were finished by another version of the code and are kept; force=true runs them again"
@@ -146,7 +148,10 @@ def execute(
         command: what a user types to continue, kept in the manifest.
         shared: what earlier cells of the same command share with these.
     """
-    outcomes, pending = _prepare(cells, shared or Shared())
+    shared = shared or Shared()
+    records = _records(cells, shared)
+    check_models([cell for cell in cells if cell.folder not in records], root, remembers=True)
+    outcomes, pending = _prepare(cells, records, shared)
     has_run = bool(pending)
     _write_manifest(cells, root, command)
     with Display(pending, num_skipped=len(cells) - len(pending)), suppress(Stopped):  # ``stop`` has the reason
@@ -157,17 +162,45 @@ def execute(
     return Result(cells, outcomes, has_run)
 
 
-def _prepare(cells: Sequence[Cell], shared: Shared) -> tuple[Outcomes, list[Cell]]:
-    """Return the records of finished cells, and the cells to run, whose records of earlier failures are removed."""
-    finished, pending, counts = Outcomes(), list[Cell](), Counter[str]()
+def check_models(cells: Sequence[Cell], root: Path, *, remembers: bool = False) -> None:
+    """Try each model of these cells once, unless an earlier command did. Raises UsageError with a line per breach.
+
+    With ``remembers``, the folder keeps which models have passed, with the code that they passed with.
+    """
+    passed = set(store.read_json(root / PREFLIGHT_FILE) or [])
+    untried = {key: cell for cell in cells if (key := preflight.key(cell)) not in passed}
+    faults = list[str]()
+    for cell in untried.values():
+        try:
+            preflight.check(cell)
+        except UsageError as error:
+            faults += error.faults
+    if faults:
+        raise UsageError(*dict.fromkeys(faults))
+    if untried and remembers:
+        store.write_json(root / PREFLIGHT_FILE, sorted(passed | untried.keys()))
+
+
+def _records(cells: Sequence[Cell], shared: Shared) -> Outcomes:
+    """Return the records of finished cells that are not to run again."""
+    finished = Outcomes()
     for cell in cells:
         record, damage = store.read_or_set_aside(cell.folder)
         for message in damage:
             shared.print(f"{cell.folder.name}: {message}")
         if record is not None and store.is_finished(record) and not cell.config.force:
             finished[cell.folder] = record
-            counts[OTHER_CODE] += record["code"] != code_version(cell.config)
+    return finished
+
+
+def _prepare(cells: Sequence[Cell], finished: Outcomes, shared: Shared) -> tuple[Outcomes, list[Cell]]:
+    """Return the records of finished cells, and the cells to run, whose records of earlier failures are removed."""
+    pending, counts = list[Cell](), Counter[str]()
+    for cell in cells:
+        if cell.folder in finished:
+            counts[OTHER_CODE] += finished[cell.folder]["code"] != code_version(cell.config)
             continue
+        record = store.read_or_set_aside(cell.folder)[0]
         counts[OTHER_SCHEMA] += record is not None and record["schema_version"] != SCHEMA_VERSION
         pending.append(cell)
         if cell.folder.exists():
