@@ -17,7 +17,7 @@ from hrm_bench.cells.cell import Cell
 from hrm_bench.cells.run import _check_best, cell_folder, clear, fail, run_cell
 from hrm_bench.config.compose import SWEEP_KEYS
 from hrm_bench.data.corpora import Library
-from hrm_bench.evidence import floors
+from hrm_bench.evidence import floors, measures
 from hrm_bench.records import store
 from hrm_bench.records.schema import Record, score
 
@@ -163,7 +163,12 @@ def test_what_follows_from_a_config_is_computed_once_per_cell(tmp_path, monkeypa
 
     count(Path, "read_bytes", lambda path: path.parent.name == "sample")
     count(OmegaConf, "to_container", lambda cfg, **_: "recipe" in cfg)  # of whole configs
-    for module, name in (("cells.cell", "identity"), ("cells.cell", "uses_memory"), ("cells.run", "build")):
+    for module, name in (
+        ("cells.cell", "identity"),
+        ("cells.cell", "uses_memory"),
+        ("cells.run", "build"),
+        ("cells.preflight", "build"),
+    ):
         count(importlib.import_module(f"hrm_bench.{module}"), name)
     library, configs = Library(), [quick(*FEW, f"seed={seed}") for seed in (1, 2, 3)]
     calls.clear()
@@ -260,3 +265,19 @@ def test_a_long_text_is_not_counted(tmp_path, monkeypatch):
     monkeypatch.setattr("hrm_bench.evidence.floors.MOST_COUNTED", 2_999)
     record = run_cell(Cell.of(quick("recipe.max_epochs=1", "data.train_chars=2001"), tmp_path))
     assert set(record["floors"]["validation"]) == {"uniform", "unigram"}
+
+
+def test_a_measure_that_fails_after_training_keeps_the_scores_and_trains_nothing_again(tmp_path, monkeypatch):
+    cfg = quick(*FEW)
+    undisturbed = run_cell(cfg, tmp_path / "undisturbed")
+    with monkeypatch.context() as during:
+        during.setitem(measures.MEASURES, "gradient_coverage", lambda _: {}["no such layer"])
+        record = run_cell(cfg, tmp_path)
+    assert record["status"] == "failed"
+    assert "gradient_coverage: KeyError: 'no such layer'" in record["reason"]
+    assert record["validation"] == undisturbed["validation"]
+    assert store.read(cell_folder(cfg, tmp_path))["reason"] == record["reason"]
+    monkeypatch.setattr("hrm_bench.charlm.CharLM.training_step", lambda *_: pytest.fail("it trains again"))
+    again = run_cell(cfg, tmp_path)
+    assert again["status"] == "finished"
+    assert figures(again) == figures(undisturbed)

@@ -299,7 +299,7 @@ def test_one_of_each_failure_is_named_and_the_rest_finishes(tmp_path, full_disk,
 def test_an_exception_in_a_cell_is_named_and_repaired_by_the_second_run(tmp_path, monkeypatch):
     (cell,) = planned(tmp_path, seeds=[1])
     with monkeypatch.context() as during:
-        during.setattr("hrm_bench.charlm.CharLM.refine", lambda *_: 1 / 0)
+        during.setattr("hrm_bench.charlm.CharLM.training_step", lambda *_: 1 / 0)
         result = executed([cell], tmp_path, in_turn(tmp_path))
     assert result.outcomes[cell.folder]["reason"] == "ZeroDivisionError: division by zero"
     assert statuses(executed([cell], tmp_path, in_turn(tmp_path))) == ["finished"]

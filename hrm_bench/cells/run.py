@@ -150,7 +150,6 @@ def _run_locked(cell: Cell, notes: list[str], stop: StopSignal) -> Record:
                 for row in before["history"]:
                     mirror.log(row)
             record.update(_train_and_measure(cell, mirror, provenance, stop))
-            record["status"] = "finished"
         except (Stopped, KeyboardInterrupt) as error:  # the latter if no handler of ours could be set
             reason = str(error) if isinstance(error, Stopped) else "stopped"
             record.update(Record(status="interrupted", reason=reason, log=str(folder / LOG_FILE)))
@@ -173,6 +172,8 @@ def _run_locked(cell: Cell, notes: list[str], stop: StopSignal) -> Record:
 
 def _train_and_measure(cell: Cell, mirror: Tracker, provenance: dict[str, str], stop: StopSignal) -> Record:
     """Train a cell, from its snapshot if there is one; return what its record says of the best epoch's weights.
+
+    If a measure fails, the record has the others, the scores among them, and names the failure.
 
     Raises ``Stopped`` if the cell is asked to stop before training ends.
     """
@@ -205,7 +206,7 @@ def _train_and_measure(cell: Cell, mirror: Tracker, provenance: dict[str, str], 
         nll[split], readings[split] = probes.read(model, batches, precision=cfg.trainer.precision)
     window = cfg.data.window
     baselines = cell.library.derive(corpus, ("floors", window), lambda: floors.of_corpus(corpus, window=window))
-    record = measure(
+    record, failures = measure(
         Trained(
             model,
             samples={"train": windows.train, "validation": windows.validation, "test": windows.test},
@@ -217,6 +218,17 @@ def _train_and_measure(cell: Cell, mirror: Tracker, provenance: dict[str, str], 
             precision=cfg.trainer.precision,
         )
     )
+    record["status"] = "failed" if failures else "finished"
+    for key, error in failures.items():
+        log.error("the measure %s failed", key, exc_info=error)
+    if failures:
+        details = "; ".join(f"{key}: {_reason(error)}" for key, error in failures.items())
+        record.update(
+            reason=f"trained and scored, but not measured: {details}; the same command only measures again",
+            log=str(folder / LOG_FILE),
+        )
+        if cfg.fail_fast:
+            stop.request(FAIL_FAST)
     num_read = len(recorder.history) * characters_per_epoch(cfg, windows)
     record.update(
         Record(

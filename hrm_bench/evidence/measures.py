@@ -73,7 +73,12 @@ MEASURES: dict[str, Callable[[Trained], Any]] = {
 }
 
 
-def measure(trained: Trained) -> Record:
-    """Compute every measure of a trained model, under its key in the record."""
-    measured: dict[str, Any] = {key: function(trained) for key, function in MEASURES.items()}
-    return Record(**measured)  # type: ignore[typeddict-item]
+def measure(trained: Trained) -> tuple[Record, dict[str, Exception]]:
+    """Compute every measure of a trained model, under its key in the record; return also what failed, by key."""
+    measured, failures = dict[str, Any](), dict[str, Exception]()
+    for key, function in MEASURES.items():
+        try:
+            measured[key] = function(trained)
+        except Exception as error:  # a model's own method, in the first place
+            failures[key] = error
+    return Record(**measured), failures  # type: ignore[typeddict-item]

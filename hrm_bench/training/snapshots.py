@@ -1,9 +1,9 @@
 """Checkpoints: the best epoch's weights, snapshots that an unfinished cell resumes from, and how both are read.
 
-A snapshot is taken between two batches or after an epoch's validation: every few seconds, and when a cell is asked to
-stop. It holds the trainer's state (weights, optimizers, loops, early stopping, the best epoch) and that of the model
-and the recorder. It holds no random state: a batch's random draws are a function of the seed, the epoch and the
-batch.
+A snapshot is taken between two batches or after an epoch's validation: every few seconds, when a cell is asked to stop,
+and when training ends. It holds the trainer's state (weights, optimizers, loops, early stopping, the best epoch) and
+that of the model and the recorder. It holds no random state: a batch's random draws are a function of the seed, the
+epoch and the batch.
 """
 
 import time
@@ -101,11 +101,12 @@ class Snapshots(Checkpoint):
             self._take_if_due(trainer)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, model: lightning.LightningModule) -> None:
-        self._take_if_due(trainer)
+        is_last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
+        self._take_if_due(trainer, is_due=is_last)  # what fails or is killed after training does not train again
 
-    def _take_if_due(self, trainer: lightning.Trainer) -> None:
+    def _take_if_due(self, trainer: lightning.Trainer, *, is_due: bool = False) -> None:
         reason = self.stop.requested()
-        due = reason is not None or time.monotonic() - self._taken >= self.seconds
+        due = is_due or reason is not None or time.monotonic() - self._taken >= self.seconds
         if trainer.world_size > 1:  # all ranks take part in it, or none
             due = trainer.strategy.reduce_boolean_decision(due, all=False)
         if not due:
