@@ -223,10 +223,8 @@ def _train_and_measure(cell: Cell, mirror: Tracker, provenance: dict[str, str], 
         log.error("the measure %s failed", key, exc_info=error)
     if failures:
         details = "; ".join(f"{key}: {_reason(error)}" for key, error in failures.items())
-        record.update(
-            reason=f"trained and scored, but not measured: {details}; the same command only measures again",
-            log=str(folder / LOG_FILE),
-        )
+        reason = f"trained and scored, but not measured: {details}; the same command only measures again"
+        record.update(Record(reason=reason, log=str(folder / LOG_FILE)))
         if cfg.fail_fast:
             stop.request(FAIL_FAST)
     num_read = len(recorder.history) * characters_per_epoch(cfg, windows)
