@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 
 from hrm_bench import cli
+from hrm_bench.records.facts import unknown_sentence
 
 HELP = cli.Help(
     name="floors",
@@ -20,27 +21,33 @@ KINDS = {"frozen": ("full", "window"), "window": ("window",), "adaptive": ("adap
 def main(words: list[str]) -> int:
     """Print the n-gram baselines of the validation and the test text of a config."""
     from hrm_bench.config.compose import compose
-    from hrm_bench.data.text import VOCABULARIES
-    from hrm_bench.evidence.floors import WAYS, best, floors
+    from hrm_bench.data import corpora
+    from hrm_bench.evidence.floors import WAYS, best, of_split
     from hrm_bench.training.build import load_windows
 
     cfg = compose(*words)
-    data, size = load_windows(cfg), len(VOCABULARIES[cfg.data.vocabulary])
+    corpus = corpora.load(cfg.data)
+    data = load_windows(cfg, corpus)
     for name, split in (("validation", data.validation), ("test", data.test)):
-        baselines = floors(data.train.indices, split.indices, window=split.window, vocabulary_size=size)
+        baselines = of_split(corpus, name, window=split.window)
         cli.print_table(
             f"{name}: perplexity per character (bits)",
             ["n-gram model", *WAYS],
             [[model, *(_formatted(by_way, way) for way in WAYS)] for model, by_way in baselines.items()],
             text_columns={"n-gram model"},
         )
+        if split.has_bytes:
+            per_byte = 1 / split.symbols_per_character
+            print(f"{split.symbols_per_character:.4f} bytes per character; bits per byte are {per_byte:.4f} of these.")
         for kind, ways in KINDS.items():
             model, way, _ = best(baselines, *ways)
             print(f"Best {kind} n-gram model: {model} {way}, {_formatted(baselines[model], way)}")
     print(
-        f"\n{data.validation.num_characters:,} validation and {data.test.num_characters:,} test characters of "
-        f"{cfg.data.source}, {len(data.train.indices):,} training characters, windows of {cfg.data.window}."
+        f"\n{data.validation.num_decoded:,} validation and {data.test.num_decoded:,} test characters of "
+        f"{cfg.data.source}, {corpus.train.num_characters:,} training characters, windows of {cfg.data.window}."
     )
+    if line := unknown_sentence({name: getattr(data, name).unknown_fraction for name in corpus.splits}):
+        print(line)
     for way, meaning in WAYS.items():
         print(f"{way}: {meaning}.")
     return 0

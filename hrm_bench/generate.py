@@ -8,7 +8,7 @@ from hrm_bench.cli import Key
 KEYS = {
     "run": Key("the folder of a finished cell", shown="FOLDER"),
     "prompt": Key("the text to continue, at least one character", default="The ", shown='"The "'),
-    "length": Key("characters to add", int, 200),
+    "length": Key("characters to add; of a model of bytes: bytes", int, 200),
     "temperature": Key("1: the model's own distribution; lower: likelier characters; 0: the likeliest", float, 0.8),
     "seed": Key("another seed gives another text, unless the temperature is 0", int, 1),
     "samples": Key("continuations of the prompt", int, 1, at_least=1),

@@ -16,7 +16,7 @@ from hrm_bench.config import compose as composition
 from hrm_bench.config.compose import check, completed, not_searched
 from hrm_bench.config.identity import OFF, cell_name, identity
 from hrm_bench.config.words import conf_folder
-from hrm_bench.data import corpora
+from hrm_bench.data import sources
 from hrm_bench.errors import UsageError
 from hrm_bench.training.build import load_windows
 
@@ -26,7 +26,7 @@ GROUPS = {"model", "objective", "memory", "data", "recipe", "trainer", "logger",
 
 def test_every_group_has_configs_and_conf_stays_small():
     assert {path.parent.name for path in FILES} == GROUPS
-    assert len([path for path in conf_folder().rglob("*") if path.is_file()]) <= 55
+    assert len([path for path in conf_folder().rglob("*") if path.is_file()]) <= 62
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
@@ -34,16 +34,20 @@ def test_every_config_file_composes_and_builds(path, tmp_path):
     words = [f"{path.parent}={path.stem}"]
     if path.parent.name != "data":
         words.append("data=sample")
-    if path.stem == "text_file":
-        (tmp_path / "mine.txt").write_text("some text " * 500, encoding="utf-8")
-        words.append(f"data.path={tmp_path / 'mine.txt'}")
+    if path.stem in ("text_file", "enwik8", "text8", "hub"):
+        name = "train.txt" if path.stem == "hub" else "mine.txt"
+        (tmp_path / name).write_text("some text " * 500, encoding="utf-8")
+        words += (
+            [f"data.path={tmp_path}", "data.splits=[train]"] if path.stem == "hub" else [f"data.path={tmp_path / name}"]
+        )
     if path.stem == "gpu" and not torch.cuda.is_available():
         with pytest.raises(UsageError, match=r"trainer\.accelerator=gpu: no GPU is available"):
             hrm_bench.compose(*words)
         return
     cfg = hrm_bench.compose(*words)
-    assert hrm_bench.build(cfg).head.weight.shape[0] == 97
-    if path.stem not in corpora.HUB_CONFIGS:
+    size = {"bytes": 256, "characters": len(set("some text ")) + 1}.get(cfg.data.vocabulary, 97)
+    assert hrm_bench.build(cfg).head.weight.shape[0] == size
+    if path.stem not in sources.HUB_CONFIGS:
         assert load_windows(cfg).train.num_windows > 0
 
 

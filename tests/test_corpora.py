@@ -9,7 +9,7 @@ import sys
 import tracemalloc
 from pathlib import Path
 
-import datasets
+import pyarrow
 import pytest
 import torch
 from conftest import ROOT
@@ -17,7 +17,7 @@ from pyarrow import parquet
 
 import hrm_bench
 from hrm_bench.config import identity as identities
-from hrm_bench.data import corpora
+from hrm_bench.data import corpora, sources
 from hrm_bench.data.text import PRINTABLE_ASCII, VOCABULARIES, Text, Vocabulary
 from hrm_bench.errors import UsageError
 from hrm_bench.evidence.floors import of_corpus
@@ -75,7 +75,7 @@ def test_no_characters_are_a_text_too():
 
 @pytest.mark.parametrize("piece", [1, 7, 64, 1 << 16])
 def test_a_text_file_is_read_as_its_whole_string_whatever_the_size_of_pieces(piece, tmp_path, monkeypatch):
-    monkeypatch.setattr(corpora, "PIECE", piece)
+    monkeypatch.setattr(sources, "PIECE", piece)
     path = tmp_path / "mine.txt"
     for length, ends in ((10, limits(None, 1, None)), (997, limits(700, None, 3)), (2000, limits(None, None, None))):
         path.write_bytes(shuffled(length + piece, length).encode())
@@ -113,16 +113,16 @@ def test_a_file_is_read_once():
 
 def published(tmp_path, rows, source="wikitext2"):
     """A folder in the hub's layout with the same rows in all three splits."""
-    folder = tmp_path / corpora.HUB_CONFIGS[source]
+    folder = tmp_path / sources.HUB_CONFIGS[source]
     folder.mkdir(parents=True, exist_ok=True)
-    for split in corpora.SPLITS:
-        datasets.Dataset.from_dict({"text": rows}).to_parquet(folder / f"{split}-00000-of-00001.parquet")
+    for split in sources.SPLITS:
+        parquet.write_table(pyarrow.table({"text": rows}), folder / f"{split}-00000-of-00001.parquet")
     return [f"data={source}", f"data.path={tmp_path}"]
 
 
-@pytest.mark.parametrize("source", corpora.HUB_CONFIGS)
+@pytest.mark.parametrize("source", sources.HUB_CONFIGS)
 def test_blank_rows_of_the_hub_are_read_as_blank_lines(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(corpora, "ROWS", 3)
+    monkeypatch.setattr(sources, "ROWS", 3)
     words = published(tmp_path, ["", " = Title = \n", "", " Text – é . \n", ""], source)
     string = " \n = Title = \n \n Text – é . \n \n"
     assert_splits_are(load(*words, *limits(None, None, None)), [string] * 3)
@@ -138,7 +138,7 @@ def test_a_folder_is_read_as_it_stands_and_not_as_one_of_the_same_name_was(tmp_p
 
 def test_rows_of_the_hub_are_read_once_and_none_beyond_the_limit(tmp_path, monkeypatch):
     words = published(tmp_path, [" 16 characters \n"] * 1000)
-    monkeypatch.setattr(corpora, "ROWS", 10)
+    monkeypatch.setattr(sources, "ROWS", 10)
     batches = []
     iterate = parquet.ParquetFile.iter_batches
 
@@ -180,7 +180,7 @@ def test_a_folder_whose_name_looks_like_a_pattern_is_read_itself(tmp_path):
 
 def test_a_folder_that_lacks_a_split_is_refused(tmp_path):
     words = published(tmp_path, ["a"])
-    (tmp_path / corpora.HUB_CONFIGS["wikitext2"] / "test-00000-of-00001.parquet").unlink()
+    (tmp_path / sources.HUB_CONFIGS["wikitext2"] / "test-00000-of-00001.parquet").unlink()
     with pytest.raises(UsageError, match=r"not Salesforce/wikitext in the hub's layout \(no wikitext-2-v1/SPLIT-"):
         load(*words)
 

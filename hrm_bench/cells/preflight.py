@@ -41,7 +41,7 @@ def leak_before_training(cell: Cell) -> Leak:
     """Audit the cell's architecture, built from the first seed: once per process, since no path depends on the seed."""
 
     def audit() -> Leak:
-        model = _built(cell.config)
+        model = _built(cell.config, len(cell.corpus.vocabulary))
         num_windows = causality.windows_to_audit(model, cell.config.data.windows_per_sample)
         return causality.leak(model, num_windows=num_windows)
 
@@ -103,18 +103,18 @@ def _where(error: Exception, target: str) -> str:
     return f"{name}.{frame.name} (line {frame.lineno})" if frames else f"{frame.name}, called with {name},"
 
 
-def _built(cfg: DictConfig) -> CharLM:
+def _built(cfg: DictConfig, vocabulary_size: int) -> CharLM:
     """Return the model of a config, from the first seed."""
     cfg = copy.deepcopy(cfg)
     cfg.seed = 0
-    return build(cfg)
+    return build(cfg, vocabulary_size)
 
 
 def _stages(cell: Cell) -> Iterator[str]:
     """Try the model stage by stage; yield what comes next, in words."""
     cfg = cell.config
     yield "building it"
-    model = _built(cfg).eval()
+    model = _built(cfg, len(cell.corpus.vocabulary)).eval()
     if not isinstance(getattr(model, "head", None), nn.Module):
         raise Breach("has no output layer named head; set self.head in the constructor")
     if type(model).segment is CharLM.segment:
@@ -135,7 +135,7 @@ def _stages(cell: Cell) -> Iterator[str]:
     yield "loading its weights into another model"
     _check_weights(model, cfg)
     yield "taking a training step"
-    _check_training(cfg, num_windows=2)
+    _check_training(model.vocabulary_size, cfg, num_windows=2)
     yield "auditing which loss reaches which part"
     coverage.gradient_coverage(model)
     yield "auditing whether it sees later characters"
@@ -267,16 +267,16 @@ def _check_weights(model: CharLM, cfg: DictConfig) -> None:
     """Give the weights to a model of another seed, which must then read as this one does."""
     other = copy.deepcopy(cfg)
     other.seed = 1
-    twin = build(other).eval()
+    twin = build(other, model.vocabulary_size).eval()
     twin.load_state_dict(model.state_dict())
     tokens = _tokens(model, model.window)
     if not torch.equal(twin(tokens)[0], model(tokens)[0]):
         raise Breach(f"{type(model).__name__} keeps weights outside of its parameters and buffers, so no file has them")
 
 
-def _check_training(cfg: DictConfig, num_windows: int) -> None:
+def _check_training(vocabulary_size: int, cfg: DictConfig, num_windows: int) -> None:
     """Take the optimizer steps of one sample, as ``CharLM.training_step`` takes them."""
-    model = _built(cfg).train()
+    model = _built(cfg, vocabulary_size).train()
     tokens, targets = _batch(model, num_windows * model.window)
     memory = model.initial_memory(LANES)
     for transform in model.transforms:

@@ -6,13 +6,15 @@ from pickle import UnpicklingError
 from typing import NamedTuple
 
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
 from hrm_bench.charlm import CharLM
+from hrm_bench.config import schema
 from hrm_bench.config.compose import COMPOSITION_ERRORS, check, completed
 from hrm_bench.config.identity import identity
 from hrm_bench.data import corpora
+from hrm_bench.data.corpora import Corpus
 from hrm_bench.data.kneser_ney import MOST_COUNTED
 from hrm_bench.data.text import VOCABULARIES, Vocabulary
 from hrm_bench.data.windows import Windows
@@ -42,14 +44,39 @@ def reopen(sweep: Path, records: Sequence[Record]) -> Reopened:
 
     PyTorch gets as many threads as the cells had. Raises UsageError if a file cannot be read or the text is another.
     """
-    cfg = completed(records[0]["config"])
+    cfg, corpus = _with_text(sweep, records[0])
     torch.set_num_threads(cfg.trainer.num_threads)
-    corpus = corpora.load(cfg.data)
-    if identity(cfg, corpus.fingerprint) != records[0]["identity"]:
-        source = f"data.path={cfg.data.path}" if cfg.data.path else f"data={cfg.data.source}"
-        raise UsageError(f"{sweep}: {source} is not the text that its cells were trained on; restore that text")
     folders = {record["seed"]: next(sweep.glob(f"*-{record['identity']}")) for record in records}
     return Reopened({seed: load_cell(folder).eval() for seed, folder in folders.items()}, load_windows(cfg, corpus))
+
+
+def _with_text(sweep: Path, record: Record) -> tuple[DictConfig, Corpus]:
+    """Return a cell's config and text. Relative paths are tried from here, then from the folders above the sweep.
+
+    Raises UsageError if the text cannot be read or is another.
+    """
+    cfg = completed(record["config"])
+    given = {key: Path(cfg.data[key]) for key in ("path", "vocabulary") if cfg.data[key] and _is_path(cfg, key)}
+    is_relative = any(not path.expanduser().is_absolute() for path in given.values())
+    faults = []
+    for folder in (Path.cwd(), *(sweep.absolute().parents if is_relative else ())):
+        cfg.data.update({key: str(folder / path.expanduser()) for key, path in given.items()})
+        try:
+            corpus = corpora.load(cfg.data)
+        except UsageError as error:
+            faults.append(error)
+            continue
+        if identity(cfg, corpus.fingerprint) == record["identity"]:
+            return cfg, corpus
+        source = f"data.path={cfg.data.path}" if cfg.data.path else f"data={cfg.data.source}"
+        faults.append(
+            UsageError(f"{sweep}: {source} is not the text that its cells were trained on; restore that text")
+        )
+    raise faults[0]
+
+
+def _is_path(cfg: DictConfig, key: str) -> bool:
+    return key == "path" or cfg.data.vocabulary not in schema.VOCABULARIES
 
 
 def load_cell(folder: Path) -> CharLM:
@@ -74,7 +101,7 @@ def load_cell(folder: Path) -> CharLM:
         cfg = completed(OmegaConf.load(path))
         cfg.trainer.accelerator, cfg.trainer.devices = "cpu", 1
         check(cfg)
-        model = build(cfg)
+        model = build(cfg, len(vocabulary_of(folder)))
         path = folder / snapshots.BEST_FILE
         model.load_state_dict(snapshots.read(path)["state_dict"])
     except UNREADABLE as error:
@@ -87,4 +114,6 @@ def load_cell(folder: Path) -> CharLM:
 def vocabulary_of(folder: Path) -> Vocabulary:
     """Return the vocabulary of a cell's text; the default if the folder has no record."""
     record = store.read(folder)
+    if record is not None and "vocabulary" in record:
+        return Vocabulary(record["vocabulary"], "those of the cell's text")
     return VOCABULARIES[completed(record["config"] if record else {}).data.vocabulary]

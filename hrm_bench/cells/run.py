@@ -22,6 +22,7 @@ from hrm_bench.cells.cell import Cell
 from hrm_bench.cells.provenance import code_version
 from hrm_bench.cells.trackers import Tracker, tracker_of
 from hrm_bench.data.corpora import Library
+from hrm_bench.data.text import VOCABULARIES
 from hrm_bench.evidence import floors, probes
 from hrm_bench.evidence.measures import Trained, measure
 from hrm_bench.records import store
@@ -182,9 +183,10 @@ def _train_and_measure(cell: Cell, mirror: Tracker, provenance: dict[str, str], 
     torch.set_num_threads(cfg.trainer.num_threads)
     peak_memory.reset(cfg.trainer.accelerator)
     has_memory = cell.memory != "none"
-    recorder = Recorder(folder, mirror, has_memory=has_memory)
     windows = load_windows(cfg, corpus)
-    model = build(cfg)
+    scale = {name: getattr(windows, name).symbols_per_character for name in ("train", "validation")}
+    recorder = Recorder(folder, mirror, has_memory=has_memory, symbols_per_character=scale)
+    model = build(cfg, len(corpus.vocabulary))
     with ranks.together(cfg.trainer.devices, folder) as environment:
         fit(
             cfg,
@@ -262,7 +264,7 @@ def _close(folder: Path, record: Record) -> Record:
 def _opening(cell: Cell, notes: list[str]) -> Record:
     """Return what is known of a cell before it runs."""
     packages = {name: version(name) for name in ("hrm_bench", "torch", "lightning")}
-    return Record(
+    record = Record(
         schema_version=SCHEMA_VERSION,
         identity=cell.identity,
         code=code_version(cell.config),
@@ -275,6 +277,9 @@ def _opening(cell: Cell, notes: list[str]) -> Record:
         versions={"python": platform.python_version(), **packages},
         notes=notes,
     )
+    if cell.config.data.vocabulary not in VOCABULARIES:
+        record["vocabulary"] = cell.corpus.vocabulary.characters
+    return record
 
 
 def _reason(error: Exception) -> str:

@@ -111,6 +111,7 @@ class Mirror(Tracker):
         def end(run: "Run") -> None:
             for split in ("validation", "test"):
                 run.summary.update({f"{split}/{key}": value for key, value in values.get(split, {}).items()})
+            run.summary.update({f"{name}/unknown": part for name, part in values.get("unknown_fractions", {}).items()})
             run.summary.update({key: values[key] for key in SUMMARY if key in values})
             run.finish(exit_code=0 if record["status"] == "finished" else 1)
 

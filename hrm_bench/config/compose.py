@@ -1,6 +1,7 @@
 """Compose a cell's config from words such as ``model=hrm seed=3``, and check all its values at once."""
 
 import os
+import re
 import shutil
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf, errors, open_dict
 
 from hrm_bench.config.classes import BASES, class_faults, name_faults
 from hrm_bench.config.identity import locate
-from hrm_bench.config.schema import Schema, keys, options, typed
+from hrm_bench.config.schema import Schema, keys, options, shown, typed
 from hrm_bench.config.words import NOT_UNDERSTOOD, check_words, conf_folder, understood
 from hrm_bench.errors import UsageError, choices, meant, no_such_key
 
@@ -124,17 +125,13 @@ def _replace(cfg: DictConfig, values: Mapping[str, Any]) -> None:
     for key, value in values.items():
         if isinstance(value, dict) and key in cfg:
             _replace(cfg[key], value)
-        elif key not in cfg or type(cfg[key]) is not type(value):
+        elif key not in cfg or type(cfg[key]) is not type(value) or cfg[key] != value:
             cfg[key] = value
 
 
 def _cross_faults(values: Mapping[str, Any]) -> Iterator[str]:
     """Yield faults between values of different keys that are each allowed."""
-    source, path = values["data"]["source"], values["data"]["path"]
-    if source == "text_file" and path is None:
-        yield "data.path=null: data=text_file reads a file; give data.path=FILE"
-    if source == "sample" and path is not None:
-        yield f"data.path={path}: data=sample is the bundled text; for your own text add data=text_file"
+    yield from _data_faults(values["data"])
     known = {"model", "memory", *(key for key, _ in _flat(values))}
     for key, value in values["experiment"]["baseline"].items():
         if key not in known:
@@ -161,6 +158,22 @@ def _cross_faults(values: Mapping[str, Any]) -> Iterator[str]:
         if trainer[key] > 1 and not getattr(locate(objective), "separable", True):
             name = objective.rpartition(".")[2]
             yield f"trainer.{key}={trainer[key]}: {name} needs whole batches; only 1 is allowed: trainer.{key}=1"
+
+
+def _data_faults(data: Mapping[str, Any]) -> Iterator[str]:
+    """Yield faults of a text: a key that its source needs or does not use."""
+    source, path, name = data["source"], data["path"], data["name"]
+    if path is None and source in ("text_file", "enwik8", "text8"):
+        hint = "" if source == "text_file" else f", from {source}.zip of http://mattmahoney.net/dc/textdata.html"
+        yield f"data.path=null: data={source} reads a file{hint}; give data.path=FILE"
+    if path is not None and source == "sample":
+        yield f"data.path={path}: data=sample is the bundled text; for your own text add data=text_file"
+    if path is None and source == "hub" and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name or ""):
+        example = "for example data.name=Salesforce/wikitext data.config=wikitext-2-v1"
+        yield f"data.name={shown(name)}: must be OWNER/NAME of a data set of the hub; {example}"
+    limit = data["vocabulary_limit"]
+    if limit is not None and data["vocabulary"] != "characters":
+        yield f"data.vocabulary_limit={limit}: limits data.vocabulary=characters only; add that, or leave it out"
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

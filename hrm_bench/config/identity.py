@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from hrm_bench.config.schema import Data, Recipe, options, typed
+from hrm_bench.config.schema import VOCABULARIES, Data, Recipe, options, typed
 
 OFF = options(Recipe)  # the recipe's options, with the values that are off
 
@@ -52,7 +52,11 @@ def identity(cfg: DictConfig, fingerprint: str) -> str:
         "seed": values["seed"],
     }
     if (vocabulary := values["data"]["vocabulary"]) != options(Data)["vocabulary"]:
-        described["vocabulary"] = vocabulary
+        described["vocabulary"] = (
+            vocabulary if vocabulary in VOCABULARIES else "file"
+        )  # the fingerprint has its content
+    if (limit := values["data"]["vocabulary_limit"]) is not None:
+        described["vocabulary_limit"] = limit
     if values["scale"] != 1:
         described["scale"] = values["scale"]
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:12]

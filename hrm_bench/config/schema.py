@@ -16,6 +16,10 @@ from pydantic_core import PydanticCustomError
 
 from hrm_bench.errors import UsageError, allowed, no_such_key
 
+SOURCES = ("wikitext2", "wikitext103", "sample", "text_file", "hub", "enwik8", "text8")
+VOCABULARIES = ("ascii97", "bytes", "characters")
+RENAMED = {"printable_ascii": "ascii97"}  # vocabularies in older configs
+
 FAULT = "config_fault"  # the type of our own errors; their message has KEY for the key that they are about
 KINDS = {int: "a whole number", float: "a number"}
 NOT_A_FLAG = ("bool_parsing", "bool_type")  # pydantic's types of error for values of bool
@@ -89,6 +93,18 @@ def _text(value: Any) -> str:
     return str(value)
 
 
+def _vocabulary(value: Any) -> str:
+    return RENAMED.get(text := _text(value), text)
+
+
+def _splits(value: Any) -> list[str]:
+    if not isinstance(value, list) or len(value) not in (1, 3) or any(not isinstance(name, str) for name in value):
+        raise fault(
+            "must name training, validation and test split, or one that is cut; try KEY=[train,validation,test]"
+        )
+    return value
+
+
 Count = Annotated[int, number(int, 1)]
 Size = Annotated[int, number(int, 0)]
 Rate = Annotated[float, number(float, 0)]
@@ -116,9 +132,14 @@ class Memory(Group):
 class Data(Group):
     """The text, its windows and their order."""
 
-    source: Annotated[str, choice_or_class("wikitext2", "wikitext103", "sample", "text_file")]
+    source: Annotated[str, choice_or_class(*SOURCES)]
     path: Text | None
-    vocabulary: Annotated[str, choice("printable_ascii")] = "printable_ascii"  # the keys of text.VOCABULARIES
+    name: Text | None = None  # of data=hub, as are the next three
+    config: Text | None = None
+    splits: Annotated[list[str], BeforeValidator(_splits)] = ["train", "validation", "test"]
+    column: Text = "text"
+    vocabulary: Annotated[str, BeforeValidator(_vocabulary)] = "ascii97"  # one of VOCABULARIES, or a file
+    vocabulary_limit: Count | None = None
     train_chars: Count | None
     validation_start: Size = 0
     validation_chars: Count | None

@@ -19,14 +19,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from hrm_bench.data.kneser_ney import ORDERS, Counts, Level, discounts
-from hrm_bench.data.text import PRINTABLE_ASCII
+from hrm_bench.data.text import PRINTABLE_ASCII, Packed
 
 LENGTH = 300_000  # characters of the generated text, which takes fifteen seconds
 ORDER = ORDERS[-1]
 SEED = 0  # all cells train on one text
 
 Distribution = NDArray[numpy.float64]  # (V,)
-Following = dict[bytes, tuple[NDArray[numpy.intp], Distribution, float]]  # by context: characters, what (1) keeps, γ
+Following = dict[Packed, tuple[NDArray[numpy.intp], Distribution, float]]  # by context: characters, what (1) keeps, γ
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +83,7 @@ def _generate(train: bytes, length: int, vocabulary_size: int) -> tuple[Tensor, 
     )
 
 
-def distributions(train: bytes, vocabulary_size: int = len(PRINTABLE_ASCII)) -> Callable[[bytes], Distribution]:
+def distributions(train: Packed, vocabulary_size: int = len(PRINTABLE_ASCII)) -> Callable[[Packed], Distribution]:
     """Return the n-gram model of a text as a function of the context, which gives all characters at once."""
     counts = Counts(vocabulary_size)
     for position in range(len(train)):
@@ -92,10 +92,10 @@ def distributions(train: bytes, vocabulary_size: int = len(PRINTABLE_ASCII)) -> 
     continuation = {length: _following(level) for length, level in counts.continuation.items()}
     uniform = numpy.full(vocabulary_size, 1 / vocabulary_size)
 
-    def following(context: bytes) -> Distribution:
+    def following(context: Packed) -> Distribution:
         """Return the distribution of the character after the last ``ORDER`` − 1 of these, or after fewer."""
         context = context[max(0, len(context) - ORDER + 1) :]
-        distribution = _mixed(uniform, continuation[1], b"")
+        distribution = _mixed(uniform, continuation[1], train[:0])
         for length in range(2, len(context) + 1):
             distribution = _mixed(distribution, continuation[length], context[len(context) - length + 1 :])
         return _mixed(distribution, raw[len(context) + 1], context) if context else distribution
@@ -106,9 +106,10 @@ def distributions(train: bytes, vocabulary_size: int = len(PRINTABLE_ASCII)) -> 
 def _following(level: Level) -> Following:
     """Return, by context, the characters that follow it, what (1) keeps of their counts, and γ (2)."""
     discount = (0.0, *discounts(*level.num_with_count[1:5]))
-    kept: dict[bytes, dict[int, float]] = {}
+    kept: dict[Packed, dict[int, float]] = {}
     for ngram, count in level.counts.items():
-        kept.setdefault(ngram[:-1], {})[ngram[-1]] = count - discount[min(count, 3)]
+        last = ngram[-1] if isinstance(ngram, bytes) else ord(ngram[-1])
+        kept.setdefault(ngram[:-1], {})[last] = count - discount[min(count, 3)]
     following: Following = {}
     for context, counts in kept.items():
         total, *numbers = level.contexts[context]
@@ -117,7 +118,7 @@ def _following(level: Level) -> Following:
     return following
 
 
-def _mixed(lower: Distribution, following: Following, context: bytes) -> Distribution:
+def _mixed(lower: Distribution, following: Following, context: Packed) -> Distribution:
     """Return (1): what was seen after a context, and the lower order for the rest."""
     if context not in following:
         return lower

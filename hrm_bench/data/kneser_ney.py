@@ -13,7 +13,7 @@ n1 … n4 are the numbers of n-grams of that length that have such a count. D(c)
 context that was never seen has P = P'.
 """
 
-from hrm_bench.data.text import PRINTABLE_ASCII
+from hrm_bench.data.text import PRINTABLE_ASCII, Packed
 
 ORDERS = range(2, 8)  # characters of an n-gram, the predicted one included
 FALLBACK = (0.5, 1.0, 1.5)
@@ -21,7 +21,7 @@ MOST_COUNTED = 1_000_000  # characters up to which a cell's text is counted: hal
 
 
 class Counts:
-    """The counts from which every order predicts; more can be added at any time. A text is bytes, one per character.
+    """The counts from which every order predicts; more can be added at any time. Texts are packed.
 
     All orders share them: an order's top level is the raw counts of its own length, and below that level all orders
     have the same continuation counts.
@@ -32,14 +32,14 @@ class Counts:
         self.raw = {length: Level() for length in ORDERS}
         self.continuation = {length - 1: Level() for length in ORDERS}
 
-    def add(self, text: bytes, position: int) -> None:
+    def add(self, text: Packed, position: int) -> None:
         """Count the n-grams of ``text`` that end at ``position``."""
         for length in ORDERS[:position]:
             ngram = text[position + 1 - length : position + 1]
             if self.raw[length].add(ngram):
                 self.continuation[length - 1].add(ngram[1:])  # (4): one more character precedes it
 
-    def probabilities(self, text: bytes, position: int) -> list[float]:
+    def probabilities(self, text: Packed, position: int) -> list[float]:
         """Return the probability of the character at ``position`` (at least 1) under each order whose context fits."""
         by_order = []
         lower = self.continuation[1].probability(text[position : position + 1], 1 / self.vocabulary_size)
@@ -55,12 +55,12 @@ class Level:
     """The n-grams of one length: their counts, raw or of continuation, and what (1) to (3) need of them."""
 
     def __init__(self) -> None:
-        self.counts: dict[bytes, int] = {}
-        self.contexts: dict[bytes, list[int]] = {}  # c(h·), N1(h·), N2(h·), N3(h·)
+        self.counts: dict[Packed, int] = {}
+        self.contexts: dict[Packed, list[int]] = {}  # c(h·), N1(h·), N2(h·), N3(h·)
         self.num_with_count = [0] * 6  # n1 … n4 at the indices 1 … 4; the two ends are not used
         self.discounts: tuple[float, float, float] | None = None  # None: to be estimated
 
-    def add(self, ngram: bytes) -> bool:
+    def add(self, ngram: Packed) -> bool:
         """Count one more; return whether it is the first of its kind."""
         count = self.counts.get(ngram, 0) + 1
         self.counts[ngram] = count
@@ -76,7 +76,7 @@ class Level:
             self.discounts = None
         return count == 1
 
-    def probability(self, ngram: bytes, lower: float) -> float:
+    def probability(self, ngram: Packed, lower: float) -> float:
         """Return P(last character | those before it) by (1), given the probability under the shorter context."""
         if ngram[:-1] not in self.contexts:
             return lower

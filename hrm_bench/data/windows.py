@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hrm_bench.data.corpora import Corpus
-from hrm_bench.data.text import Text
+from hrm_bench.data.text import ByteVocabulary, Text
 from hrm_bench.errors import UsageError
 
 Batch = tuple[Tensor, Tensor]  # (B, T) characters and the characters that follow them
@@ -32,7 +32,9 @@ class Samples(Dataset[Batch]):
 
     def __init__(self, name: str, text: Text, *, window: int, windows_per_sample: int) -> None:
         self.indices = text.indices  # (T,) uint8
+        self.has_bytes = isinstance(text.vocabulary, ByteVocabulary)
         self.unknown_characters = text.unknown_characters
+        self.unknown_fraction = text.unknown_characters / max(1, text.num_characters)
         self.window = window
         self.num_windows = (len(text) - 1) // window
         if self.num_windows < 1:
@@ -42,8 +44,14 @@ class Samples(Dataset[Batch]):
             )
         self.length = windows_per_sample * window  # characters of a whole sample
         self.num_whole = self.num_windows // windows_per_sample
-        self.num_characters = self.num_windows * window  # number predicted
+        self.num_characters = self.num_windows * window  # number predicted; of bytes, if the vocabulary has bytes
+        self.num_decoded = text.vocabulary.num_characters(text.indices[1 : self.num_characters + 1])
         self.num_words = text.num_words(1, self.num_characters + 1)
+
+    @property
+    def symbols_per_character(self) -> float:
+        """The bytes per character of the predicted text, if the vocabulary has bytes; else 1."""
+        return self.num_characters / max(1, self.num_decoded)
 
     def __len__(self) -> int:
         return math.ceil(self.num_characters / self.length)

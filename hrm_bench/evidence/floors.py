@@ -4,6 +4,7 @@ The baselines are uniform, add-one unigram, and interpolated modified Kneser-Ney
 """
 
 import math
+from array import array
 from itertools import pairwise
 
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from hrm_bench.data.corpora import Corpus
 from hrm_bench.data.kneser_ney import MOST_COUNTED, ORDERS, Counts
-from hrm_bench.data.text import PRINTABLE_ASCII
+from hrm_bench.data.text import PRINTABLE_ASCII, Packed, packed
+from hrm_bench.data.windows import Samples
 from hrm_bench.records.schema import Floors
 
 WAYS = {
@@ -22,13 +24,21 @@ WAYS = {
 
 
 def of_corpus(corpus: Corpus, *, window: int) -> dict[str, Floors]:
-    """Compute the baselines of the validation and the test text; Kneser-Ney only up to ``MOST_COUNTED`` characters."""
-    size = len(corpus.vocabulary)
+    """Compute the baselines of the validation and the test text; Kneser-Ney only up to ``MOST_COUNTED`` characters.
+
+    Perplexities are per character: those of bytes are raised to the bytes per character.
+    """
     ngrams = sum(map(len, corpus.splits.values())) <= MOST_COUNTED
-    return {
-        name: floors(corpus.train.indices, text.indices, window=window, ngrams=ngrams, vocabulary_size=size)
-        for name, text in (("validation", corpus.validation), ("test", corpus.test))
-    }
+    return {name: of_split(corpus, name, window=window, ngrams=ngrams) for name in ("validation", "test")}
+
+
+def of_split(corpus: Corpus, name: str, *, window: int, ngrams: bool = True) -> Floors:
+    """Compute the baselines of one split, per character."""
+    text, size = corpus.splits[name], len(corpus.vocabulary)
+    samples = Samples(name, text, window=window, windows_per_sample=1)
+    baselines = floors(corpus.train.indices, text.indices, window=window, ngrams=ngrams, vocabulary_size=size)
+    power = samples.symbols_per_character
+    return {model: {way: value**power for way, value in ways.items()} for model, ways in baselines.items()}
 
 
 def floors(
@@ -61,7 +71,7 @@ def floors(
         },
     }
     if ngrams:
-        by_order = _kneser_ney_nll(bytes(train.tolist()), bytes(seen.tolist()), window, vocabulary_size)
+        by_order = _kneser_ney_nll(packed(train), packed(seen), window, vocabulary_size)
         for order, ways in by_order.items():
             baselines[f"kneser_ney_{order}"] = {way: math.exp(nll) for way, nll in ways.items()}
     return baselines
@@ -83,14 +93,14 @@ def _adaptive_unigram_nll(train: Tensor, seen: Tensor, vocabulary_size: int) -> 
     """Compute ``unigram_nll`` of all but the first of the (T,) seen characters, each counted before the next."""
     counts = (torch.bincount(train, minlength=vocabulary_size) + 1).tolist()
     total, nll = sum(counts), 0.0
-    for previous, target in pairwise(bytes(seen.byte().numpy())):  # as a list it would be eight times as large
+    for previous, target in pairwise(array("i", seen.int().numpy().tobytes())):  # a list would be twice as large
         counts[previous] += 1
         total += 1
         nll -= math.log(counts[target] / total)
     return nll / (len(seen) - 1)
 
 
-def _kneser_ney_nll(train: bytes, seen: bytes, window: int, vocabulary_size: int) -> dict[int, dict[str, float]]:
+def _kneser_ney_nll(train: Packed, seen: Packed, window: int, vocabulary_size: int) -> dict[int, dict[str, float]]:
     """Compute the mean nats per character by order and way, of all but the first of the seen characters."""
     counts = Counts(vocabulary_size)
     for position in range(len(train)):

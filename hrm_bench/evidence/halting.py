@@ -104,4 +104,5 @@ def halt(text: Refined, head: nn.Linear, threshold: float) -> Halted:
 def curve(model: CharLM, head: nn.Linear, samples: Samples) -> list[Halted]:
     """Return perplexity and mean segments per threshold, from low to high, for a head fitted to the training text."""
     text = refined(model, samples)
-    return [halt(text, head, threshold) for threshold in THRESHOLDS]
+    points = [halt(text, head, threshold) for threshold in THRESHOLDS]
+    return [point._replace(perplexity=point.perplexity**samples.symbols_per_character) for point in points]

@@ -42,19 +42,28 @@ class Trained:
 
 def _scores(trained: Trained, split: str) -> Score:
     samples = trained.samples[split]
-    return score(trained.nll[split], characters=samples.num_characters, words=samples.num_words)
+    num_bytes = samples.num_characters if samples.has_bytes else None
+    nll = trained.nll[split] * samples.symbols_per_character
+    return score(nll, characters=samples.num_decoded, words=samples.num_words, num_bytes=num_bytes)
 
 
 def _bits_by_position(trained: Trained) -> dict[str, list[float]]:
     window = trained.model.window
-    return {split: probes.bits_by_position(text, window) for split, text in trained.readings.items()}
+    return {
+        split: [bits * trained.samples[split].symbols_per_character for bits in probes.bits_by_position(text, window)]
+        for split, text in trained.readings.items()
+    }
 
 
 def _memory_use(trained: Trained) -> dict[str, MemoryUse]:
     if not trained.has_memory:
         return {}
     model, texts, precision = trained.model, trained.readings, trained.precision
-    return {split: probes.memory_use(model, texts[split], texts[OTHER[split]], precision=precision) for split in SCORED}
+    uses = {}
+    for split in SCORED:
+        power = trained.samples[split].symbols_per_character
+        uses[split] = probes.memory_use(model, texts[split], texts[OTHER[split]], power=power, precision=precision)
+    return uses
 
 
 MEASURES: dict[str, Callable[[Trained], Any]] = {
@@ -69,6 +78,7 @@ MEASURES: dict[str, Callable[[Trained], Any]] = {
     "state_size": lambda trained: probes.state_size(trained.model) if trained.has_memory else 0,
     "flops_per_character": lambda trained: probes.flops_per_character(trained.model),
     "unknown_characters": lambda trained: {name: s.unknown_characters for name, s in trained.samples.items()},
+    "unknown_fractions": lambda trained: {name: s.unknown_fraction for name, s in trained.samples.items()},
     "floors": lambda trained: dict(trained.floors),
 }
 

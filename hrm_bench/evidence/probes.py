@@ -86,16 +86,22 @@ def bits_by_position(text: Sequence[Reading], window: int) -> list[float]:
 
 
 def memory_use(
-    model: CharLM, text: Sequence[Reading], others: Sequence[Reading], *, precision: str = "32-true"
+    model: CharLM,
+    text: Sequence[Reading],
+    others: Sequence[Reading],
+    *,
+    precision: str = "32-true",
+    power: float = 1.0,
 ) -> MemoryUse:
     """Return the perplexity of a text with the model's own memory, an empty one, and that of another text.
 
     The other text is ``others``. At each window its memory has taken in as many windows as the model's own has. If the
-    other text has fewer windows, its last memory serves for the rest.
+    other text has fewer windows, its last memory serves for the rest. Perplexities are raised to ``power``, the symbols
+    per character.
     """
 
     def perplexity(losses: Iterable[Tensor]) -> float:
-        return math.exp(float(torch.cat([nats.flatten() for nats in losses]).mean()))
+        return math.exp(float(torch.cat([nats.flatten() for nats in losses]).mean()) * power)
 
     def empty(reading: Reading) -> Sequence[Memory]:
         return [model.initial_memory(len(reading.tokens))] * len(reading.memories)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from hrm_bench.charlm import CharLM
 from hrm_bench.data.distillation import distributions
+from hrm_bench.data.text import packed
 from hrm_bench.data.windows import EvaluationBatches, Samples
 from hrm_bench.errors import UsageError
 from hrm_bench.evidence import halting
@@ -112,7 +113,7 @@ def sliding(model: CharLM, samples: Samples) -> Tensor:
 
 def counted(train: Tensor, samples: Samples, window: int, vocabulary_size: int) -> Tensor:
     """Return the distributions of a Kneser-Ney model that sees the current window from the left: (N, V)."""
-    predict, text = distributions(bytes(train.tolist()), vocabulary_size), bytes(samples.indices.tolist())
+    predict, text = distributions(packed(train), vocabulary_size), packed(samples.indices)
     positions = range(samples.num_characters)
     return torch.stack([torch.from_numpy(predict(text[last - last % window : last + 1])) for last in positions])
 
@@ -120,7 +121,7 @@ def counted(train: Tensor, samples: Samples, window: int, vocabulary_size: int) 
 def perplexity(given: Tensor, samples: Samples) -> float:
     """Return the perplexity per character of (N, V) probabilities of the characters that follow."""
     targets = samples.indices[1 : samples.num_characters + 1].long()
-    return math.exp(-float(given.gather(1, targets[:, None]).log().mean()))
+    return math.exp(-float(given.gather(1, targets[:, None]).log().mean()) * samples.symbols_per_character)
 
 
 def _by_segments(models: Sequence[CharLM], samples: Samples, *, reads_memory: bool) -> dict[str, list[float]]:

@@ -64,6 +64,23 @@ def is_on_plateau(record: Record) -> bool:
     return not record["validation"]["perplexity"] < PLATEAU * unigram(record)
 
 
+def unknown_fractions(record: Record) -> dict[str, float]:
+    """Return the fraction of each split's characters that the vocabulary lacks, of those splits for which it is known.
+
+    Older records have only the numbers of such characters, which are divided by those of the scored ones.
+    """
+    known, numbers = record.get("unknown_fractions", {}), record.get("unknown_characters", {})
+    return known or {split: numbers[split] / record[split]["characters"] for split in SPLITS if split in numbers}  # type: ignore[literal-required]
+
+
+def unknown_sentence(fractions: Mapping[str, float]) -> str:
+    """Say how much of each split is outside the vocabulary; empty if nothing is."""
+    if not any(fractions.values()):
+        return ""
+    shares = ", ".join(f"{100 * fraction:.2g} % of {split}" for split, fraction in fractions.items())
+    return f"Characters outside the vocabulary: {shares}."
+
+
 def same_text(one: Record, other: Record) -> bool:
     """Whether unigram models agree on both cells' texts, on whatever machine they were fitted."""
     return all(math.isclose(unigram(one, split), unigram(other, split), rel_tol=1e-9) for split in SPLITS)

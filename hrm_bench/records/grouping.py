@@ -10,6 +10,7 @@ from hrm_bench.records.schema import Record
 
 # Beginnings of keys that change no figure.
 NO_EFFECT = ("experiment.", "logger.", "trainer.snapshot_seconds", "data.most_unknown")
+ONE_TEXT = ("wikitext2", "wikitext103", "sample", "enwik8", "text8")  # sources that are the same text anywhere
 OWN_COLUMNS = ("seed", "model.name", "memory.mode")  # keys that a variant names otherwise
 NOT_COMPARED = (*NO_EFFECT, "data.path", "seed", "model.name", "recipe.name")  # of two cells that are paired
 TEXT = "text"  # tells cells apart that have the same settings of the data, but not the same characters
@@ -40,13 +41,13 @@ class Variant(NamedTuple):
 def settings(record: Record) -> dict[str, Any]:
     """Return the values that can tell a record's variant from others, by dotted key.
 
-    A memory's settings count for a cell that has one, and a path counts if the text is a file of the user's.
+    A memory's settings count for a cell that has one, and a path counts if the source can have several texts.
     """
     values = dict(flat(record["config"])) | {"recipe.name": recipe_name(record)}
     if record.get(TEXT):
         values[TEXT] = record["text"]
     left_out = NO_EFFECT if record["memory"] != "none" else (*NO_EFFECT, "memory.")
-    if record["config"]["data"]["source"] != "text_file":
+    if record["config"]["data"]["source"] in ONE_TEXT:
         left_out = (*left_out, "data.path")
     return {
         key: tuple(value) if isinstance(value, list) else value

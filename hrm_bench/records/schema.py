@@ -31,8 +31,9 @@ class Score(TypedDict):
     nll: float  # mean, nats per character
     perplexity: float  # per character: exp(nll)
     bits_per_character: float
+    bits_per_byte: NotRequired[float]  # a model of bytes, which predicts bytes; all else is per decoded character
     word_perplexity: float  # exp(total nll / words); NaN for a text without words
-    characters: int  # number predicted
+    characters: int  # number predicted; of a model of bytes, the number that its bytes decode to
     words: int  # runs of non-blank characters among them
 
 
@@ -82,6 +83,8 @@ class Record(TypedDict, total=False):
     state_size: int  # numbers that a lane carries from window to window
     flops_per_character: float  # of reading, without training: twice the multiply-adds of all matrix products
     unknown_characters: dict[str, int]  # per split, read as the vocabulary's first symbol
+    unknown_fractions: dict[str, float]  # per split: of its characters
+    vocabulary: NotRequired[str]  # the symbols in order, if a text or a file gave them
     floors: dict[str, Floors]  # per scored split: n-gram baselines
     seconds: float  # the whole cell
     train_seconds: float
@@ -89,9 +92,12 @@ class Record(TypedDict, total=False):
     peak_memory: int  # bytes: of the process on a CPU, of the allocator on a GPU
 
 
-def score(nll: float, *, characters: int, words: int) -> Score:
-    """Compute every figure of a text from its mean negative log-likelihood, in nats per character."""
-    return Score(
+def score(nll: float, *, characters: int, words: int, num_bytes: int | None = None) -> Score:
+    """Compute every figure of a text from its mean negative log-likelihood, in nats per character.
+
+    ``num_bytes`` is the number of predicted bytes, of a model of bytes.
+    """
+    figures = Score(
         nll=nll,
         perplexity=_exp(nll),
         bits_per_character=nll / math.log(2),
@@ -99,6 +105,9 @@ def score(nll: float, *, characters: int, words: int) -> Score:
         characters=characters,
         words=words,
     )
+    if num_bytes is not None:
+        figures["bits_per_byte"] = figures["bits_per_character"] * characters / num_bytes
+    return figures
 
 
 def _exp(exponent: float) -> float:

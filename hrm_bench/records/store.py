@@ -43,6 +43,8 @@ FIGURES = frozenset(Score.__required_keys__)
 ROUNDING = 1e-6  # relative: of a loss that Lightning's checkpoint compares in single precision
 
 # Keys that older records lack, and their value there.
+RENAMED = {"printable_ascii": "ascii97"}  # vocabularies in older records
+
 DEFAULTS: dict[str, Any] = {
     "overrides": [],
     "text": "",
@@ -53,6 +55,7 @@ DEFAULTS: dict[str, Any] = {
     "leak": {},
     "memory_use": {},
     "unknown_characters": {},
+    "unknown_fractions": {},
 }
 
 
@@ -110,6 +113,9 @@ def upgrade(record: Record) -> Record:
     """Return a record with the keys that versions before this one did not write, and with NaN in place of null."""
     values = copy.deepcopy(DEFAULTS)
     values.update(record)
+    data = values.get("config", {}).get("data", {})
+    if data.get("vocabulary") in RENAMED:
+        data["vocabulary"] = RENAMED[data["vocabulary"]]
     upgraded = typing.cast(Record, values)
     if record["schema_version"] != SCHEMA_VERSION:
         return upgraded

@@ -10,7 +10,7 @@ import pandas
 from hrm_bench.errors import UsageError
 from hrm_bench.records import store
 from hrm_bench.records.extras import sweep_name
-from hrm_bench.records.facts import SPLITS, flat, is_on_plateau, ngram, numbers, unigram
+from hrm_bench.records.facts import SPLITS, flat, is_on_plateau, ngram, numbers, unigram, unknown_fractions
 from hrm_bench.records.schema import Record
 
 NAMES = ("experiment", "model", "memory", "seed", "identity")  # columns of both tables of a notebook
@@ -31,8 +31,9 @@ def load(folder: str | PathLike[str] = "multirun") -> Loaded:
     """Read every record of a sweep, of an archive, or of the folder above several sweeps.
 
     ``cells`` has one column per config key (``data.order``), the figures of both splits (``validation_perplexity``),
-    their n-gram baselines (``validation_unigram``, ``validation_ngram``: within the window), the memory's use, and
-    whether the cell is on the unigram plateau. Raises UsageError if there is no record.
+    their n-gram baselines (``validation_unigram``, ``validation_ngram``: within the window), the fraction of characters
+    outside the vocabulary (``validation_unknown``), the memory's use, and whether the cell is on the unigram plateau.
+    Raises UsageError if there is no record.
     """
     path = Path(folder)
     below = sorted({record.parent.parent for record in path.glob(f"*/*/{store.RECORD_FILE}")})
@@ -61,6 +62,7 @@ def _cell(sweep: str, record: Record) -> dict[str, Any]:
     row |= {"sweep": sweep} | {name: whole.get(name) for name in PLAIN}
     prefixed = {f"{split}_": whole.get(split, {}) for split in SPLITS}
     prefixed |= {f"{split}_memory_": use for split, use in whole["memory_use"].items()}
+    row.update({f"{split}_unknown": fraction for split, fraction in unknown_fractions(record).items()})
     prefixed |= {f"leak_{moment}_": leak for moment, leak in whole["leak"].items()}
     for prefix, values in (prefixed | {"version.": whole["versions"]}).items():
         row.update({f"{prefix}{name}": value for name, value in values.items()})

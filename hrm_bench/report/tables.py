@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from hrm_bench.records.facts import SPLITS, ngram, numbers, same_text, unigram
+from hrm_bench.records.facts import SPLITS, ngram, numbers, same_text, unigram, unknown_fractions, unknown_sentence
 from hrm_bench.records.schema import Record
 from hrm_bench.report.frame import Study
 from hrm_bench.statistics import paired_difference, power_law
@@ -20,6 +20,7 @@ from hrm_bench.table import Table, make_table, mean_sd
 TEXTS: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("texts.yaml").read_text(encoding="utf-8"))
 LENGTH = "data.train_chars"
 UNKNOWN = "not known: these records do not keep the words of their command"
+UNITS = ("bits_per_byte", "bits_per_character")  # that the results of models of bytes show
 FEWEST_LENGTHS = 3  # that tell a curve from a line between two points
 
 
@@ -42,6 +43,11 @@ def _perplexities(v: Any, split: str) -> dict[int, float]:
     return {seed: record[split]["perplexity"] for seed, record in v.records.items()}
 
 
+def _both(v: Any, key: str) -> str:
+    means = (statistics.fmean(record[split][key] for record in v.records.values()) for split in SPLITS)
+    return ", ".join(f"{mean:.3f}" for mean in means)
+
+
 def results(study: Study) -> Table | None:
     """Show every variant by rank: the causal ones of each text, then the others."""
     texts: list[Record] = []
@@ -58,6 +64,7 @@ def results(study: Study) -> Table | None:
         return v._asdict() | {
             "memory_text": v.memory_shown if v.causal else f"{v.memory_shown}, not causal".lstrip(", "),
             **{split: mean_sd([*_perplexities(v, split).values()]) for split in SPLITS},
+            **{key: _both(v, key) for key in UNITS if "bits_per_byte" in v.first["validation"]},
             "stuck": f" (not {', '.join(map(str, v.on_plateau))})" if v.on_plateau and v.left_plateau else "",
             "left": mean_sd(left) if 0 < v.left_plateau < v.seeds else "",
             "difference": form.format(v.difference_mean, interval, v.difference_percent),
@@ -71,6 +78,8 @@ def results(study: Study) -> Table | None:
     codes = {model: {r["code"] for r in records} for model, records in study.cells.groupby("model").record}
     outdated = " The cells of {} were made by {} versions of the code; force=true runs them again."
     notes = [outdated.format(model, len(some)) for model, some in codes.items() if len(some) > 1]
+    unknown = [unknown_sentence(unknown_fractions(record)) for record in study.cells.record]
+    notes += [f" {sentence}" for sentence in dict.fromkeys(unknown) if sentence]
     shown = sorted(study.variants.itertuples(), key=place)
     return table("results", map(row, shown), scored=", and on ".join(scored), notes="".join(notes))
 

@@ -19,6 +19,7 @@ from hrm_bench.cells.provenance import code_version
 from hrm_bench.cells.run import clear, fail, locked
 from hrm_bench.config import compose
 from hrm_bench.data.corpora import Library
+from hrm_bench.data.text import REPLACEMENT
 from hrm_bench.errors import UsageError
 from hrm_bench.records import store
 from hrm_bench.records.schema import SCHEMA_VERSION, Record
@@ -82,7 +83,7 @@ def plan(cfg: DictConfig, overrides: Sequence[str], root: Path, shared: Shared |
 def _model_notes(cell: Cell) -> list[str]:
     """Return what the cell's model leaves out of what was asked for. Raises UsageError if it cannot be built."""
     try:
-        return build(cell.config).notes
+        return build(cell.config, len(cell.corpus.vocabulary)).notes
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "DefaultCPUAllocator" not in str(error):
             raise
@@ -96,18 +97,20 @@ def _unknown_characters(cell: Cell) -> list[str]:
     Raises UsageError if it has more than ``data.most_unknown``.
     """
     data, texts = cell.config.data, cell.corpus.splits
-    fractions = {split: text.unknown_characters / max(1, len(text)) for split, text in texts.items()}
+    fractions = {split: text.unknown_characters / max(1, text.num_characters) for split, text in texts.items()}
     if max(fractions.values()) <= LEAST_UNKNOWN:
         return []
     unknown = sum((text.unknown for text in texts.values()), Counter[str]())
     commonest = " ".join(repr(character) for character, _ in unknown.most_common(5))
     percent = ", ".join(f"{100 * fraction:.1f} % of {split}" for split, fraction in fractions.items())
     source = f"data.path={data.path}" if data.source == "text_file" else f"data={data.source}"
-    line = f"{source}: {percent} characters are not in the vocabulary ({commonest}) and are read as spaces"
+    read_as = {" ": "spaces", REPLACEMENT: "U+FFFD"}.get(first := cell.corpus.vocabulary.characters[0], repr(first))
+    line = f"{source}: {percent} characters are not in the vocabulary ({commonest}) and are read as {read_as}"
     if max(fractions.values()) > data.most_unknown:
         most = math.ceil(100 * max(fractions.values())) / 100
+        ways = [f"data.vocabulary={name}" for name in ("bytes", "characters") if name != data.vocabulary]
         raise UsageError(
-            f"{line}; at most {100 * data.most_unknown:g} % are allowed: write the text in other characters, "
+            f"{line}; at most {100 * data.most_unknown:g} % are allowed: give {' or '.join(ways)}, "
             f"or allow it with data.most_unknown={most}"
         )
     return [f"{line}, so perplexities are lower than those of the text itself"]
@@ -122,10 +125,10 @@ def _length_faults(cell: Cell) -> list[str]:
     """Return one line per split of the text that has fewer characters than the config asks for."""
     wanted = {split: cell.config.data[f"{split}_chars"] for split in cell.corpus.splits}
     return [
-        f"data.{split}_chars={wanted[split]}: the {split} text has {len(text):,} characters; "
+        f"data.{split}_chars={wanted[split]}: the {split} text has {text.num_characters:,} characters; "
         f"try data.{split}_chars=null, which takes all"
         for split, text in cell.corpus.splits.items()
-        if wanted[split] is not None and len(text) < wanted[split]
+        if wanted[split] is not None and text.num_characters < wanted[split]
     ]
 
 

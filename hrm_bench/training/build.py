@@ -10,7 +10,7 @@ from hrm_bench.config.identity import locate
 from hrm_bench.data import corpora
 from hrm_bench.data.corpora import Corpus
 from hrm_bench.data.kneser_ney import MOST_COUNTED
-from hrm_bench.data.text import VOCABULARIES
+from hrm_bench.data.text import ONE_BYTE
 from hrm_bench.data.windows import Windows
 from hrm_bench.errors import UsageError
 from hrm_bench.layers.dropout import CharacterDropout, Site
@@ -19,13 +19,13 @@ from hrm_bench.optimizers import OptimizerSettings
 SCALED = ("width", "num_heads", "hidden_width")  # the sizes of a model that grow with its scale
 
 
-def build(cfg: DictConfig) -> CharLM:
+def build(cfg: DictConfig, vocabulary_size: int | None = None) -> CharLM:
     """Return the model that a config describes, initialised from its seed, with its objective and transforms.
 
     It is an ordinary module that needs no Trainer. At another scale its heads are as wide as before and it has about
     scale² times as many parameters. AdamW's learning rate is divided by the scale, so that a rate that suits a narrow
     model suits a wide one (arXiv 2203.03466). A dropout rate for a site that the model does not have is left out, with
-    a sentence in ``model.notes``.
+    a sentence in ``model.notes``. Without a vocabulary's size, the text is read if the vocabulary depends on it.
 
     Raises:
         ConfigFault: the model's ``Config`` refuses a value.
@@ -36,7 +36,7 @@ def build(cfg: DictConfig) -> CharLM:
     if cfg.recipe.gradient_depth is not None and "gradient_depth" in values:
         values["gradient_depth"] = cfg.recipe.gradient_depth
     setting = Setting(
-        vocabulary_size=len(VOCABULARIES[cfg.data.vocabulary]),
+        vocabulary_size=vocabulary_size or len(corpora.vocabulary_of(cfg.data)),
         window=cfg.data.window,
         memory=MemoryPolicy(**cfg.memory),
         seed=cfg.seed,
@@ -88,6 +88,11 @@ def load_windows(cfg: DictConfig, corpus: Corpus | None = None) -> Windows:
         raise UsageError(
             f"recipe.distillation={cfg.recipe.distillation}: the training text has {len(corpus.train):,} characters, "
             f"and at most {MOST_COUNTED:,} are counted; try recipe.distillation=0"
+        )
+    if cfg.recipe.distillation and len(corpus.vocabulary) > ONE_BYTE:
+        raise UsageError(
+            f"recipe.distillation={cfg.recipe.distillation}: the vocabulary has {len(corpus.vocabulary):,} symbols, "
+            f"and at most {ONE_BYTE} are distilled; try recipe.distillation=0, or data.vocabulary=bytes"
         )
     windows = Windows(
         corpus,

@@ -69,7 +69,7 @@ def fit(
     model = build(cfg) if model is None else model
     if cfg.recipe.distillation:
         corpus = corpora.load(cfg.data) if corpus is None else corpus
-        train = bytes(corpus.train.indices.tolist())
+        train = corpus.train.indices.numpy().tobytes()
         size = model.vocabulary_size
         model.transforms.insert(0, generated_text(train, ratio=cfg.recipe.distillation, vocabulary_size=size))
     if compiles(cfg, windows):

@@ -4,6 +4,7 @@ import csv
 import io
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +20,7 @@ HISTORY_FILE = "history.csv"
 SECONDS_BETWEEN_REPORTS = 1.0
 LARGEST_LOSS = 700.0  # nats per character; a perplexity above exp(700) is no number
 DIVERGED = "training has diverged"
+ONE = {"train": 1.0, "validation": 1.0}
 
 
 class Mirror(Protocol):
@@ -39,10 +41,18 @@ class Recorder(lightning.Callback):
     ranks, all collect; only the one with a mirror writes.
     """
 
-    def __init__(self, folder: Path, mirror: Mirror | None = None, *, has_memory: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        mirror: Mirror | None = None,
+        *,
+        has_memory: bool = False,
+        symbols_per_character: Mapping[str, float] = ONE,
+    ) -> None:
         self.folder = folder
         self.mirror = mirror
         self.has_memory = has_memory  # whether the model has a memory that is ever written
+        self.symbols_per_character = symbols_per_character  # of training and validation text: what losses are scaled by
         self.history: list[Epoch] = []
         self.train_seconds = 0.0
         self.seconds_before = 0.0  # of the whole cell, up to the snapshot that it resumed from
@@ -88,12 +98,13 @@ class Recorder(lightning.Callback):
         if trainer.state.fn != TrainerFn.FITTING:
             return
         assert isinstance(model, CharLM)
-        nll = float(model.nll.compute())
+        scale = self.symbols_per_character
+        nll = float(model.nll.compute()) * scale["validation"]
         epoch = trainer.current_epoch + 1
         _check("validation", nll, epoch)
         row = Epoch(
             epoch=epoch,
-            train_nll=float(model.train_nll.compute()),
+            train_nll=float(model.train_nll.compute()) * scale["train"],
             validation_nll=nll,
             validation_perplexity=math.exp(nll),
             seconds=self.train_seconds,
