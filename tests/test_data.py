@@ -2,8 +2,10 @@
 
 import collections
 
+import pyarrow
 import pytest
 import torch
+from pyarrow import parquet
 
 import hrm_bench
 from hrm_bench.data import corpora
@@ -163,10 +165,14 @@ def test_a_text_too_short_for_one_window_is_refused():
 
 
 def test_a_folder_that_has_the_name_of_the_hubs_data_set_does_not_take_its_place(tmp_path, monkeypatch):
-    (tmp_path / "Salesforce" / "wikitext").mkdir(parents=True)
+    folder = tmp_path / "Salesforce" / "wikitext" / "wikitext-2-v1"
+    folder.mkdir(parents=True)
+    for split in ("train", "validation", "test"):
+        parquet.write_table(pyarrow.table({"text": ["another text"]}), folder / f"{split}-0.parquet")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(UsageError, match=r"would be read in the hub's place; .*data\.path=Salesforce/wikitext"):
+    with pytest.raises(UsageError, match=r"data=wikitext2: the hub's Salesforce/wikitext cannot be reached; give "):
         corpora.load(data_config("data=wikitext2", "data.path=null"))
 
 
