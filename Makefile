@@ -11,7 +11,7 @@ RECIPE ?= published
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test_slow test_lowest check reproduce exp1 exp2 exp2_as_published supervision causal_mask hierarchy plateau \
-	memory_matrix experiments recipes ablation budget tuning memory_chance scaling report dashboard bench clean
+	memory_matrix experiments recipes ablation budget tuning memory_chance scaling report dashboard bench hashes clean
 
 help: ## Show this help
 	@grep -hE '^[a-z0-9_]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -112,6 +112,9 @@ dashboard: setup ## A W&B workspace that compares model, memory and seed; needs 
 bench: setup ## How fast it is, as ratios: against plain code, peers and a bare loop (a quarter of an hour)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 -c constraints.txt -e '.[peers]'
 	$(BIN)/python -m benchmarks $(ARGS)
+
+hashes: setup ## What a few cells give here with portable arithmetic, to compare with docs/performance.md (two minutes)
+	$(BIN)/python -m benchmarks.hashes
 
 clean: ## Remove both .venv and caches; multirun/ is kept
 	rm -rf $(VENV) $(LOWEST) *.egg-info .pytest_cache .mypy_cache .ruff_cache dist build

@@ -15,6 +15,7 @@ from hrm_bench import cli
 from hrm_bench.config.compose import COMPOSITION_ERRORS, check, explain, not_searched, unchecked
 from hrm_bench.config.words import check_command, conf_folder, groups, understood
 from hrm_bench.errors import UsageError
+from hrm_bench.numerics import prepare
 
 if TYPE_CHECKING:
     from hrm_bench.records.schema import Record
@@ -85,6 +86,7 @@ def compose_and_train(words: list[str]) -> int:
         return 0
     sys.argv[1:] = [word if word.startswith("-") else understood([word])[0] for word in sys.argv[1:]]
     check_command(sys.argv[1:])
+    prepare(sys.argv[1:])
     try:
         launch()
     except COMPOSITION_ERRORS as error:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hrm_bench import cli
+from hrm_bench import cli, numerics
 from hrm_bench.cells import trackers
 from hrm_bench.cells.cell import Cell
 from hrm_bench.records.schema import Record
@@ -25,6 +25,7 @@ from hrm_bench.training.stopping import StopSignal
 
 def run_cells(cells: Sequence[Cell], root: Path, launch: Launch) -> int:
     """Run cells in the sweep's folder ``root`` and print their results, or only their plan if the config says so."""
+    numerics.enter({cell.config.trainer.numerics for cell in cells})
     if cells[0].config.plan:
         sweep.check_models(cells, root)
         display.print_plan(cells, root)
@@ -47,6 +48,7 @@ def run_search(
 
     ``plan`` returns the checked cell of overrides.
     """
+    numerics.enter({cell.config.trainer.numerics for cell in cells})
     space = search.Search.declared(declared)
     studies = search.studies_of(space, cells, plan)
     if cells[0].config.plan:

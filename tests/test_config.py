@@ -240,8 +240,9 @@ def test_values_have_the_type_of_their_field():
 def test_an_option_that_a_config_lacks_is_off():
     cfg = hrm_bench.compose("data=sample")
     older = OmegaConf.to_container(cfg)
-    for key in OFF:
-        older["recipe"].pop(key)
+    for group in ("recipe", "trainer"):
+        for key in OFF[group]:
+            older[group].pop(key)
     for key in ("scale", "force", "fail_fast", "plan"):
         older.pop(key)
     assert OmegaConf.to_container(completed(older)) == OmegaConf.to_container(cfg)

@@ -17,6 +17,7 @@ import filelock
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from hrm_bench import numerics
 from hrm_bench.cells import preflight
 from hrm_bench.cells.cell import Cell
 from hrm_bench.cells.provenance import code_version
@@ -180,6 +181,8 @@ def _train_and_measure(cell: Cell, mirror: Tracker, provenance: dict[str, str], 
     """
     cfg, corpus, folder = cell.config, cell.corpus, cell.folder
     started = time.perf_counter()
+    if cfg.trainer.numerics == "portable":
+        numerics.check()
     torch.set_num_threads(cfg.trainer.num_threads)
     peak_memory.reset(cfg.trainer.accelerator)
     has_memory = cell.memory != "none"
@@ -274,7 +277,7 @@ def _opening(cell: Cell, notes: list[str]) -> Record:
         model=cell.config.model.name,
         memory=cell.memory,
         seed=cell.config.seed,
-        versions={"python": platform.python_version(), **packages},
+        versions={"python": platform.python_version(), **packages, "cpu": numerics.capability()},
         notes=notes,
     )
     if cell.config.data.vocabulary not in VOCABULARIES:

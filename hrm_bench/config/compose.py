@@ -150,6 +150,11 @@ def _cross_faults(values: Mapping[str, Any]) -> Iterator[str]:
             f"must be a whole number; try recipe.distillation={nearest:g}"
         )
     trainer = values["trainer"]
+    if trainer["numerics"] == "portable":
+        if trainer["accelerator"] == "gpu":
+            yield "trainer.numerics=portable: is for the CPU; try trainer.numerics=fast"
+        if trainer["compile"] == "always":
+            yield "trainer.compile=always: compiled code takes what the CPU has; trainer.numerics=portable needs never"
     yield from _device_faults(trainer["accelerator"], trainer["devices"])
     if trainer["compile"] == "always" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
         yield "trainer.compile=always: needs g++ or clang++, and this machine has neither; try trainer.compile=never"

@@ -8,9 +8,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from hrm_bench.config.schema import VOCABULARIES, Data, Recipe, options, typed
+from hrm_bench.config.schema import VOCABULARIES, Schema, options, typed
 
-OFF = options(Recipe)  # the recipe's options, with the values that are off
+OFF = options(Schema)  # all options, with the values that are off
 
 
 def locate(target: str) -> type:
@@ -41,25 +41,30 @@ def identity(cfg: DictConfig, fingerprint: str) -> str:
     """
     values = typed(typing.cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True)))
     excluded = {"name"} if uses_memory(cfg) else {"name", "gate_learning_rate"}
-    recipe = {key: value for key, value in values["recipe"].items() if key not in excluded}
+    recipe = {key: value for key, value in _given(values, "recipe").items() if key not in excluded}
     described = {
         "model": {key: value for key, value in values["model"].items() if key != "name"},
         "memory": values["memory"] if memory_mode(cfg) != "none" else {"mode": "none"},
         "data": {key: values["data"][key] for key in ("window", "order", "windows_per_sample")},
         "characters": fingerprint,
-        "recipe": {key: value for key, value in recipe.items() if key not in OFF or value != OFF[key]},
-        "trainer": {key: value for key, value in values["trainer"].items() if key != "snapshot_seconds"},
+        "recipe": recipe,
+        "trainer": {key: value for key, value in _given(values, "trainer").items() if key != "snapshot_seconds"},
         "seed": values["seed"],
     }
-    if (vocabulary := values["data"]["vocabulary"]) != options(Data)["vocabulary"]:
-        described["vocabulary"] = (
-            vocabulary if vocabulary in VOCABULARIES else "file"
-        )  # the fingerprint has its content
+    if (vocabulary := values["data"]["vocabulary"]) != OFF["data"]["vocabulary"]:
+        # The fingerprint has the content of a file.
+        described["vocabulary"] = vocabulary if vocabulary in VOCABULARIES else "file"
     if (limit := values["data"]["vocabulary_limit"]) is not None:
         described["vocabulary_limit"] = limit
     if values["scale"] != 1:
         described["scale"] = values["scale"]
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _given(values: dict[str, Any], group: str) -> dict[str, Any]:
+    """Return the values of a group, without the options that are off."""
+    off = OFF[group]
+    return {key: value for key, value in values[group].items() if key not in off or value != off[key]}
 
 
 def cell_name(cfg: DictConfig, fingerprint: str) -> str:

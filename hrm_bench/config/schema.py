@@ -186,6 +186,7 @@ class Trainer(Group):
     precision: Annotated[str, choice("32-true", "bf16-mixed")]
     micro_batches: Count
     compile: Annotated[str, choice("auto", "never", "always")]
+    numerics: Annotated[str, choice("fast", "portable")] = "fast"
     num_threads: Count
     snapshot_seconds: Rate
 

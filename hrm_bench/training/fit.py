@@ -90,6 +90,8 @@ def fit(
 
 def compiles(cfg: DictConfig, windows: Windows) -> bool:
     """Whether a cell's training is compiled: on request, or if it is long enough to gain more than compiling takes."""
+    if cfg.trainer.numerics == "portable":
+        return False  # compiled code takes whatever instructions the CPU has
     if cfg.trainer.compile != "auto":
         return bool(cfg.trainer.compile == "always")
     segments = cfg.model.get("num_segments", 1) * windows.batches.num_samples * cfg.data.windows_per_sample
