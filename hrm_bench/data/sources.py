@@ -48,7 +48,7 @@ def read_text(path: Path, key: str = "data.path") -> str:
     if not content:
         raise UsageError(f"{key}={path}: is empty; give a file that has text")
     try:
-        if content.count(0) > NUL_FRACTION * len(content):
+        if content[:2] not in MARKS and content.count(0) > NUL_FRACTION * len(content):
             raise UnicodeDecodeError("utf-8", content, content.index(0), content.index(0) + 1, "a NUL")
         text = content.decode("utf-8-sig")  # some editors begin a file with a mark that is no character
     except UnicodeDecodeError as error:

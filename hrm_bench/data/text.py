@@ -67,7 +67,7 @@ class Vocabulary:
     def encode(self, text: str) -> tuple[Tensor, int]:
         """Return the indices of a short text's symbols, (T,) int64, and the number of unknown characters in it."""
         indices, _, unknown = self.read(text)
-        return torch.from_numpy(indices).long(), len(unknown)
+        return torch.from_numpy(indices.astype(numpy.int64)), len(unknown)
 
     def decode(self, indices: Tensor) -> str:
         """Return the text of (T,) indices."""
