@@ -174,6 +174,8 @@ def _files(folder: Path, config: str | None, split: str) -> list[Path]:
                 return files
     below = sorted(path.name for path in folder.glob("*/") if path.name != "data" and not path.name.startswith("."))
     some = f"; its folders are {', '.join(below)}: try data.config={below[0]}" if below and not config else ""
+    if here := sorted(path.name for base in bases for path in base.glob("*") if path.suffix in KINDS):
+        some = f"; there are {', '.join(here[:5])}: give data.splits=[TRAIN,VALIDATION,TEST], or [ONE] to cut it"
     key = f"data.splits={split}" if config is None else f"data.config={config} data.splits={split}"
     kinds = ", ".join(KINDS)
     raise UsageError(f"{key}: no file {split}*, data/{split}* or {split}/* ({kinds}) in {folder}{some}")
