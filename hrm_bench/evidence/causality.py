@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from hrm_bench.causal.changes import changed_texts, difference, early
 from hrm_bench.charlm import CharLM
 from hrm_bench.layers import carried
 from hrm_bench.layers.carried import Memory
@@ -80,11 +81,10 @@ def _perturbation(probe: CharLM, text: Tensor, changed: Tensor, memory: Memory) 
 
     There is one lane per character of the window.
     """
-    lanes = torch.arange(len(text), device=text.device)
-    logits, _ = probe(torch.where(lanes == lanes[:, None], changed, text), carried.expand(memory, len(text)))
+    starts = torch.arange(len(text), device=text.device)
+    logits, _ = probe(changed_texts(text, changed, starts), carried.expand(memory, len(text)))
     reference, _ = probe(text[None], memory)
-    difference = (logits - reference).abs().amax(dim=-1)
-    return difference.masked_fill(lanes >= lanes[:, None], 0)
+    return difference(logits, reference).masked_fill(~early(starts, len(text)), 0)
 
 
 @torch.enable_grad()
