@@ -9,6 +9,7 @@ from collections import Counter
 
 import pytest
 import torch
+from made_up import record as made_up_record
 from writings import PASSAGES, writing
 
 import hrm_bench
@@ -21,6 +22,7 @@ from hrm_bench.data.text import BYTES, PRINTABLE_ASCII, REPLACEMENT, Text, Vocab
 from hrm_bench.errors import UsageError
 from hrm_bench.evidence.floors import floors as baselines_of
 from hrm_bench.records import store
+from hrm_bench.records.papers import PAPERS
 from hrm_bench.report.write import write_all
 from hrm_bench.sweeps.sweep import plan
 from hrm_bench.training.build import load_windows
@@ -124,6 +126,16 @@ def test_a_model_of_bytes_and_one_of_characters_are_never_ranked_against_each_ot
     rows = (tmp_path / "results.csv").read_text(encoding="utf-8").splitlines()
     place = rows[0].split(",").index("rank")
     assert [row.split(",")[place] for row in rows[1:]] == ["1", "1"]
+
+
+def test_no_other_vocabulary_speaks_about_the_reports():
+    (paper,) = [paper for paper in PAPERS if paper.text["source"] == "wikitext2"]
+    words = ["data=wikitext2", "experiment=hrm_vs_infini", "recipe=published", "model=hrm", "data.path=null"]
+    own, other = (made_up_record(*words, f"data.vocabulary={name}") for name in ("ascii97", "bytes"))
+    del own["config"]["data"]["vocabulary"]  # as older records lack it
+    assert [paper.is_about(record) for record in (own, other)] == [True, False]
+    assert paper.figure(own) is not None
+    assert paper.figure(other) is None
 
 
 @pytest.mark.parametrize("name", PASSAGES)

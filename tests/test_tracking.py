@@ -58,6 +58,7 @@ def test_the_history_and_the_summary_are_those_of_the_record(sweep):
     for row in record["history"]:
         assert str(row["validation_perplexity"]) in text
     assert str(record["test"]["perplexity"]) in text
+    assert all(f"{split}/unknown" in text for split in ("train", "validation", "test"))
     assert record["identity"] in text
     assert entries("exit", content)[-1].get("exit_code", 0) == 0
 

@@ -4,6 +4,7 @@ Each reader gives three splits, in consecutive pieces. A request that cannot be 
 replaces the one that was asked for.
 """
 
+import codecs
 import csv
 import itertools
 import json
@@ -88,9 +89,14 @@ def published_file(source: str, path: Path) -> Splits:
     except KeyError as error:
         raise UsageError(f"data.path={file}: a zip without a file {source}; give data.path=FILE") from error
     first, second = (round(len(content) * fraction) for fraction in PUBLISHED[source])
-    # A cut may fall inside a character. Its bytes are then kept as half surrogates, which are no characters.
-    parts = (content[:first], content[first:second], content[second:])
-    return (_pieces(part.decode("utf-8", "surrogateescape")) for part in parts)
+    return map(_decoded, (content[:first], content[first:second], content[second:]))
+
+
+def _decoded(content: bytes) -> Iterator[str]:
+    """Yield a part of a UTF-8 text; bytes of a character that was cut are half surrogates, which are no characters."""
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    for start in range(0, len(content), PIECE):
+        yield decoder.decode(content[start : start + PIECE], final=start + PIECE >= len(content))
 
 
 def _cut(text: str) -> tuple[str, str, str]:
