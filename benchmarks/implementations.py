@@ -6,13 +6,13 @@ from typing import NamedTuple
 import reference.training
 import torch
 from omegaconf import DictConfig
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.settings import Batch
 from benchmarks.timing import Device
 from hrm_bench.charlm import CharLM
 from hrm_bench.objectives import task_loss
-from hrm_bench.steps import Step, follow
+from hrm_bench.training.bare import without_trainer
 from hrm_bench.training.build import build
 
 
@@ -29,7 +29,8 @@ def package(config: DictConfig, device: Device, *, compiled: bool = False) -> Im
     if compiled:
         torch.compiler.reset()  # the compiler gives up on a function that it has compiled for many models
         trained.compile_training(config.recipe.batch_size)
-    return Implementation(without_trainer(trained), lambda batch: score(scored, batch))
+    train = without_trainer(trained)
+    return Implementation(lambda batch: train(batch).losses[-1], lambda batch: score(scored, batch))
 
 
 def reference_of(config: DictConfig, device: Device) -> Implementation:
@@ -37,27 +38,6 @@ def reference_of(config: DictConfig, device: Device) -> Implementation:
     parameters = dict(build(config).to(device.type).named_parameters())
     trained, scored = (reference.training.reference(config, parameters) for _ in range(2))
     return Implementation(lambda batch: trained.train(*batch), lambda batch: scored.score(*batch))
-
-
-def without_trainer(model: CharLM) -> Callable[[Batch], Tensor]:
-    """Return a function that trains the model on one window per lane, after an empty memory, in a bare loop."""
-    optimizers = model.objective.optimizers(model.train())
-
-    def take(step: Step) -> None:
-        optimizer = optimizers[step.optimizer]
-        optimizer.zero_grad()
-        for loss in step.losses:
-            loss.backward()
-        if model.objective.gradient_clip is not None:
-            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            nn.utils.clip_grad_norm_(parameters, model.objective.gradient_clip)
-        optimizer.step()
-
-    def train(batch: Batch) -> Tensor:
-        memory = model.initial_memory(len(batch[0]))
-        return follow(model.objective.steps(model, [batch], memory, weight=1.0), take).losses[-1]
-
-    return train
 
 
 @torch.no_grad()

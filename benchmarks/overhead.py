@@ -12,13 +12,14 @@ from tempfile import TemporaryDirectory
 import torch
 from omegaconf import DictConfig
 
-from benchmarks.implementations import score, without_trainer
+from benchmarks.implementations import score
 from benchmarks.settings import Settings, on
 from benchmarks.table import Row, compare
 from benchmarks.timing import WARM_UP, Device, synchronise, use
 from hrm_bench.cells.cell import Cell
 from hrm_bench.cells.trackers import Mirror
 from hrm_bench.records.schema import Epoch
+from hrm_bench.training.bare import without_trainer
 from hrm_bench.training.build import build, load_windows
 from hrm_bench.training.fit import fit
 from hrm_bench.training.recorder import Recorder

@@ -24,6 +24,7 @@ from hrm_bench.layers.mean import Mean
 from hrm_bench.steps import Objective, Step, follow
 
 State = tuple[Tensor, ...]  # each (B, T, D): what goes from segment to segment of one window
+MOST_COMPILED = 128
 Batch = tuple[Tensor, Tensor]  # (B, W·window) characters and their next characters
 Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # of the (B, W·window) characters and targets of a batch
 
@@ -162,10 +163,16 @@ class CharLM(lightning.LightningModule):
     def compile_training(self, num_lanes: int | None) -> None:
         """Compile training on whole windows of ``num_lanes`` lanes; None: compile nothing, as a copy of a model must.
 
-        Other shapes, such as the last, smaller batch, are not worth the time that compiling takes.
+        Other shapes, such as the last, smaller batch, are not worth the time that compiling takes. Random draws are
+        those of training that is not compiled. Models of one architecture share their compiled code; PyTorch keeps that
+        of ``MOST_COMPILED`` architectures and segments per process.
         """
-        self._compiled = None if num_lanes is None else torch.compile(self.segment, dynamic=False)
-        self._compiled_shape = None if num_lanes is None else (num_lanes, self.window)
+        self._compiled, self._compiled_shape = None, None
+        if num_lanes is not None:
+            options: dict[str, Any] = {"fallback_random": True}
+            limit: dict[str, Any] = {"recompile_limit": MOST_COMPILED}  # which PyTorch's own types do not know
+            self._compiled = torch.compile(self.segment, dynamic=False, options=options, **limit)
+            self._compiled_shape = (num_lanes, self.window)
 
     # The order of windows, segments and memory
 

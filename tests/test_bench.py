@@ -14,12 +14,13 @@ import hrm_bench
 from benchmarks import __main__ as bench
 from benchmarks import long_text, overhead, peers, steps
 from benchmarks.commands import python, until
-from benchmarks.implementations import check_equal, package, reference_of, without_trainer
+from benchmarks.implementations import check_equal, package, reference_of
 from benchmarks.settings import LANES, Settings, training_batches
 from benchmarks.table import Part, Row, Table, compare, machine
 from benchmarks.timing import WARM_UP, Device, Quartiles, interleave, quartiles, ratios
 from hrm_bench.errors import UsageError
 from hrm_bench.evidence import probes
+from hrm_bench.training.bare import without_trainer
 
 ONE_THREAD = Device("cpu", 1)
 QUICK = Settings(quick=True, models=("hrm", "transformer"), compiled=(), num_seeds=2)

@@ -39,7 +39,7 @@ def copy(tmp_path_factory):
 
 
 def run(copy, *words, module="hrm_bench"):
-    done = hrm_bench(*words, cwd=copy, module=module, forked=False, PYTHONPATH=str(copy))
+    done = hrm_bench(*words, cwd=copy, module=module, PYTHONPATH=str(copy))
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 

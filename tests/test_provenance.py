@@ -45,7 +45,7 @@ def test_adding_a_model_outdates_no_cell(package):
 
 def test_a_message_a_docstring_or_a_comment_outdates_no_cell(package):
     before = stamp(package)
-    replace(package / "training" / "fit.py", "training is compiled", "compiled training")
+    replace(package / "training" / "build.py", "fewer than one each", "not one for each")
     replace(package / "training" / "build.py", "a batch of", "one batch of")
     replace(package / "data" / "corpora.py", "cannot be read", "is not readable")
     replace(package / "training" / "recorder.py", "SECONDS_BETWEEN_REPORTS = 1.0", "SECONDS_BETWEEN_REPORTS = 2.0")

@@ -23,7 +23,7 @@ from hrm_bench.errors import UsageError
 from hrm_bench.evidence import causality, coverage, probes
 from hrm_bench.layers import carried
 from hrm_bench.records.schema import Leak
-from hrm_bench.steps import Step, follow
+from hrm_bench.training.bare import without_trainer
 from hrm_bench.training.build import build
 
 LANES = 3
@@ -275,27 +275,10 @@ def _check_weights(model: CharLM, cfg: DictConfig) -> None:
 
 
 def _check_training(vocabulary_size: int, cfg: DictConfig, num_windows: int) -> None:
-    """Take the optimizer steps of one sample, as ``CharLM.training_step`` takes them."""
-    model = _built(cfg, vocabulary_size).train()
-    tokens, targets = _batch(model, num_windows * model.window)
-    memory = model.initial_memory(LANES)
-    for transform in model.transforms:
-        tokens, targets = transform(tokens, targets)
-    optimizers = model.objective.optimizers(model)
-    model.objective.schedule(optimizers, 0.5)
-
-    def take(step: Step) -> None:
-        optimizer = optimizers[step.optimizer]
-        optimizer.zero_grad(set_to_none=True)
-        for loss in step.losses:
-            loss.backward()
-        if model.objective.gradient_clip is not None:
-            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            nn.utils.clip_grad_norm_(parameters, model.objective.gradient_clip)
-        optimizer.step()
-
-    windows = [*zip(tokens.split(model.window, dim=1), targets.split(model.window, dim=1), strict=True)]
-    trained = follow(model.objective.steps(model, windows, memory, weight=1.0), take)
+    """Take the optimizer steps of one sample, in the middle of training."""
+    model = _built(cfg, vocabulary_size)
+    model.objective.schedule(model.objective.optimizers(model), 0.5)
+    trained = without_trainer(model)(_batch(model, num_windows * model.window))
     name = type(model.objective).__name__
     if len(trained.losses) != num_windows:
         raise Breach(f"{name}.steps returned {len(trained.losses)} losses for {num_windows} windows; expected one each")

@@ -18,7 +18,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from hrm_bench import numerics
-from hrm_bench.cells import preflight
+from hrm_bench.cells import compiling, preflight
 from hrm_bench.cells.cell import Cell
 from hrm_bench.cells.provenance import code_version
 from hrm_bench.cells.trackers import Tracker, tracker_of
@@ -190,6 +190,10 @@ def _train_and_measure(cell: Cell, mirror: Tracker, provenance: dict[str, str], 
     scale = {name: getattr(windows, name).symbols_per_character for name in ("train", "validation")}
     recorder = Recorder(folder, mirror, has_memory=has_memory, symbols_per_character=scale)
     model = build(cfg, len(corpus.vocabulary))
+    if compiled := compiling.is_compiled(cell):
+        log.info("training is compiled (trainer.compile=%s)", cfg.trainer.compile)
+        if cfg.trainer.devices == 1:
+            compiling.warm_up(model, cfg)
     with ranks.together(cfg.trainer.devices, folder) as environment:
         fit(
             cfg,
@@ -201,6 +205,7 @@ def _train_and_measure(cell: Cell, mirror: Tracker, provenance: dict[str, str], 
             provenance=provenance,
             stop=stop,
             environment=environment,
+            compiled=compiled,
         )
     recorder.write_history()
     best_epoch = snapshots.load_best(model, folder)
@@ -237,6 +242,7 @@ def _train_and_measure(cell: Cell, mirror: Tracker, provenance: dict[str, str], 
         Record(
             history=recorder.history,
             best_epoch=best_epoch,
+            compiled=compiled,
             seconds=recorder.seconds_before + time.perf_counter() - started,
             train_seconds=recorder.train_seconds,
             characters_per_second=num_read / recorder.train_seconds,

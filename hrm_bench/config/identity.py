@@ -42,13 +42,14 @@ def identity(cfg: DictConfig, fingerprint: str) -> str:
     values = typed(typing.cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True)))
     excluded = {"name"} if uses_memory(cfg) else {"name", "gate_learning_rate"}
     recipe = {key: value for key, value in _given(values, "recipe").items() if key not in excluded}
+    trainer = {key: value for key, value in _given(values, "trainer").items() if key != "snapshot_seconds"}
     described = {
         "model": {key: value for key, value in values["model"].items() if key != "name"},
         "memory": values["memory"] if memory_mode(cfg) != "none" else {"mode": "none"},
         "data": {key: values["data"][key] for key in ("window", "order", "windows_per_sample")},
         "characters": fingerprint,
         "recipe": recipe,
-        "trainer": {key: value for key, value in _given(values, "trainer").items() if key != "snapshot_seconds"},
+        "trainer": {**trainer, "compile": "auto"},
         "seed": values["seed"],
     }
     if (vocabulary := values["data"]["vocabulary"]) != OFF["data"]["vocabulary"]:

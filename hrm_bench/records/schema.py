@@ -86,6 +86,7 @@ class Record(TypedDict, total=False):
     unknown_fractions: dict[str, float]  # per split: of its characters
     vocabulary: NotRequired[str]  # the symbols in order, if a text or a file gave them
     floors: dict[str, Floors]  # per scored split: n-gram baselines
+    compiled: bool  # whether training was; not in older records
     seconds: float  # the whole cell
     train_seconds: float
     characters_per_second: float  # read in training, generated text included

@@ -80,6 +80,9 @@ def results(study: Study) -> Table | None:
     notes = [outdated.format(model, len(some)) for model, some in codes.items() if len(some) > 1]
     unknown = [unknown_sentence(unknown_fractions(record)) for record in study.cells.record]
     notes += [f" {sentence}" for sentence in dict.fromkeys(unknown) if sentence]
+    for v in study.variants.itertuples():
+        if len({r["compiled"] for r in v.records.values() if "compiled" in r}) > 1:
+            notes.append(f" Some cells of {v.label} were compiled and some not: they differ in their last bits.")
     shown = sorted(study.variants.itertuples(), key=place)
     return table("results", map(row, shown), scored=", and on ".join(scored), notes="".join(notes))
 

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from hrm_bench import cli
+from hrm_bench.cells import compiling
 from hrm_bench.cells.cell import Cell
 from hrm_bench.errors import UsageError
 from hrm_bench.records import store
@@ -228,6 +229,8 @@ def print_plan(cells: Sequence[Cell], root: Path) -> None:
         )
     elif left:
         print(f"{len(left)} cells to run; no cell of their kind has run here, so their time is not known.")
+    for decision in compiling.decide([cell for cell in cells if cell.folder.name in left], root).values():
+        print(f"{decision.reason}.")
     print("Nothing was run: plan=true.")
 
 

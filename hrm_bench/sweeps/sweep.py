@@ -13,7 +13,7 @@ from typing import NamedTuple
 import filelock
 from omegaconf import DictConfig
 
-from hrm_bench.cells import preflight
+from hrm_bench.cells import compiling, preflight
 from hrm_bench.cells.cell import Cell
 from hrm_bench.cells.provenance import code_version
 from hrm_bench.cells.run import clear, fail, locked
@@ -153,7 +153,9 @@ def execute(
     """
     shared = shared or Shared()
     records = _records(cells, shared)
-    check_models([cell for cell in cells if cell.folder not in records], root, remembers=True)
+    pending = [cell for cell in cells if cell.folder not in records]
+    check_models(pending, root, remembers=True)
+    compiling.decide(pending, root, remembers=True)
     outcomes, pending = _prepare(cells, records, shared)
     has_run = bool(pending)
     _write_manifest(cells, root, command)

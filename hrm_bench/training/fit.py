@@ -1,6 +1,5 @@
 """From a cell's config, text and model to a trained model, and how it is scored."""
 
-import logging
 import math
 from datetime import timedelta
 from pathlib import Path
@@ -22,9 +21,6 @@ from hrm_bench.training.recorder import Recorder
 from hrm_bench.training.snapshots import AtomicCheckpointIO, BestEpoch, Snapshots
 from hrm_bench.training.stopping import StopSignal
 
-log = logging.getLogger("hrm_bench")
-
-STEPS_WORTH_COMPILING = 20_000  # compiling takes half a minute, and saves some 5 ms per step at the published sizes
 RANK_TIMEOUT = timedelta(minutes=5)  # for a rank that waits for another; one that has died is noticed at once
 
 
@@ -51,6 +47,7 @@ def fit(
     provenance: dict[str, str] | None = None,
     stop: StopSignal | None = None,
     environment: LightningEnvironment | None = None,
+    compiled: bool = False,
 ) -> CharLM:
     """Train a model until the epochs or the patience run out, from the folder's snapshot if there is one.
 
@@ -64,6 +61,7 @@ def fit(
         provenance: what a snapshot must have to be resumed from.
         stop: asked at every batch whether to stop; then ``Stopped`` is raised.
         environment: this process' place among the ranks, if there are several.
+        compiled: whether to compile the segments of full batches.
     """
     lightning.seed_everything(cfg.seed, verbose=False)
     model = build(cfg) if model is None else model
@@ -72,9 +70,8 @@ def fit(
         train = corpus.train.indices.numpy().tobytes()
         size = model.vocabulary_size
         model.transforms.insert(0, generated_text(train, ratio=cfg.recipe.distillation, vocabulary_size=size))
-    if compiles(cfg, windows):
-        log.info("training is compiled (trainer.compile=%s)", cfg.trainer.compile)
-        model.compile_training(_lanes_per_micro_batch(cfg))
+    if compiled:
+        model.compile_training(math.ceil(lanes_per_batch(cfg) / cfg.trainer.micro_batches))
     stop = StopSignal.of_process() if stop is None else stop
     snapshots = Snapshots(folder, seconds=cfg.trainer.snapshot_seconds, provenance=provenance or {}, stop=stop)
     callbacks: list[lightning.Callback] = [recorder, BestEpoch(folder), snapshots]
@@ -88,22 +85,10 @@ def fit(
     return model
 
 
-def compiles(cfg: DictConfig, windows: Windows) -> bool:
-    """Whether a cell's training is compiled: on request, or if it is long enough to gain more than compiling takes."""
-    if cfg.trainer.numerics == "portable":
-        return False  # compiled code takes whatever instructions the CPU has
-    if cfg.trainer.compile != "auto":
-        return bool(cfg.trainer.compile == "always")
-    segments = cfg.model.get("num_segments", 1) * windows.batches.num_samples * cfg.data.windows_per_sample
-    steps = num_epochs(cfg, windows) * segments / cfg.recipe.batch_size
-    return bool(steps >= STEPS_WORTH_COMPILING)
-
-
-def _lanes_per_micro_batch(cfg: DictConfig) -> int:
-    """Return the number of lanes in a micro-batch of a full batch, on one device, generated lanes included."""
+def lanes_per_batch(cfg: DictConfig) -> int:
+    """Return the number of lanes in a full batch on one device, generated lanes included."""
     num_lanes = math.ceil(cfg.recipe.batch_size / cfg.trainer.devices)
-    num_lanes += round(cfg.recipe.distillation * num_lanes)
-    return math.ceil(num_lanes / cfg.trainer.micro_batches)
+    return num_lanes + round(cfg.recipe.distillation * num_lanes)
 
 
 def make_trainer(

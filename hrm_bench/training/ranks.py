@@ -111,6 +111,7 @@ def main(words: Sequence[str]) -> int:
             corpus=corpus,
             stop=stop,
             environment=RankEnvironment(rank, cfg.trainer.devices, port),
+            compiled=cfg.trainer.compile == "always",
         )
     return 0
 
