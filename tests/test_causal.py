@@ -1,13 +1,23 @@
 """The audit of anyone's language model: planted leaks are caught, and causal models of many kinds pass."""
 
 import functools
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+from commands import hrm_bench
+from conftest import small
 from torch import nn
 from torch.nn import functional
 
-from hrm_bench.causal import audit
+from hrm_bench import assert_causal
+from hrm_bench.audit import main
+from hrm_bench.causal import CONDITIONS, NotCausal, audit
+from hrm_bench.causal.audit import lengths_to_try
+from hrm_bench.causal.changes import changed_texts
+from hrm_bench.errors import UsageError
 
 V, D, T = 11, 8, 17
 check = functools.partial(audit, vocabulary=V, length=T)
@@ -272,6 +282,10 @@ class WritesFirst(LinearAttention):
         return self.head(queries @ state), state
 
 
+class StepsLikeThat(LinearAttention):
+    step = WritesFirst.step
+
+
 class UpdatesFirst(Counts):
     updates_first = True
 
@@ -321,6 +335,7 @@ LEAKS = {  # what is planted: the model, its options, the conditions it breaks, 
     "a cache that loses characters": (WrongOffset, {}, {"cache": None}),
     "a cache of another model": (lambda: set_to(GRU(), step=GRU(seed=1).step), {}, {"cache": None}),
     "a state that is written first": (WritesFirst, {}, {"future": T - 1, "cache": None}),
+    "a step that writes first, though one call does not": (StepsLikeThat, {}, {"future": 15, "cache": None}),
     "counts that are updated first": (UpdatesFirst, COUNTS, {"update": 1}),
     "an output that sees its own character": (GRU, {"predicts": "same", "step": False}, {"update": 1}),
     "probabilities that sum to more": (SumsToMore, COUNTS, {"sum": None}),
@@ -342,5 +357,214 @@ def set_to(model, **attributes):
 def test_a_planted_leak_is_caught_under_its_name(name):
     build, options, expected = LEAKS[name]
     report = check(build(), **options)
-    print(report)
     assert {finding.condition: finding.ahead for finding in report.findings} == expected
+
+
+def test_every_condition_is_broken_by_a_planted_model():
+    assert {condition for _, _, expected in LEAKS.values() for condition in expected} == {*CONDITIONS}
+
+
+def test_a_finding_says_in_one_sentence_what_it_saw():
+    with pytest.raises(NotCausal) as refused:
+        assert_causal(ChunkEnd(), V, length=T, step=False)
+    (finding,) = refused.value.report.findings
+    assert (finding.condition, finding.length, finding.position, finding.ahead) == ("future", 16, 7, 1)
+    assert str(refused.value) == (
+        f"ChunkEnd: NOT CAUSAL: future: in a text of 16 characters, the output at position 7 changes by "
+        f"{finding.change:.2g} if the character at 8 changes: it sees 1 character ahead"
+    )
+
+
+def test_the_lengths_are_no_multiples_of_anything():
+    assert {1, 2, 63, 64, 65, 127, 128} < {*lengths_to_try(128)}
+    assert lengths_to_try(1) == [1]
+    report = check(GRU(), length=1)
+    assert (report.is_causal, report.num_perturbations) == (True, 0)  # nothing comes before a first character
+
+
+def test_rounding_is_told_from_a_leak_of_its_size():
+    class Leaky(FourierConvolution):
+        size = 0.0
+
+        def mix(self, x):
+            return super().mix(x) + self.size * functional.pad(x, (0, 0, 0, 9))[:, 9:]
+
+    clean = FourierConvolution()
+    text, others = torch.randint(V, (2, T), generator=torch.Generator().manual_seed(0))
+    rounding = (clean(changed_texts(text, others, torch.tensor([T - 1]))) - clean(text[None])).abs()[0, : T - 1].max()
+    assert 0 < rounding < 1e-5
+    assert check(clean).is_causal
+    assert check(Leaky()).is_causal
+    assert check(set_to(Leaky(), size=rounding.item())).findings[0].ahead == 9
+
+
+def test_the_audit_leaves_the_model_and_the_random_numbers_as_they_were():
+    model = Transformer()
+    model.wide.eval()
+    modes = [module.training for module in model.modules()]
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    random = torch.get_rng_state()
+    assert check(model).is_causal
+    assert [module.training for module in model.modules()] == modes
+    assert len({*modes}) == 2
+    assert all(value.equal(weights[name]) for name, value in model.state_dict().items())
+    assert torch.get_rng_state().equal(random)
+    assert torch.is_grad_enabled()
+
+
+def test_a_model_that_fails_is_left_in_its_mode():
+    model = GRU().train()
+    with pytest.raises(UsageError, match=r"GRU: fails on tokens of shape \(4, 2\) below 99 \(IndexError: .*\); give a"):
+        audit(model, 99, lengths=[2])
+    assert model.training
+
+
+@pytest.mark.parametrize("words", [["model=hrm"], ["model=infini_hrm", "memory=carry"]])
+def test_models_of_the_bench_pass_and_their_leaks_are_caught(words):
+    model = small(*words)
+    leak = "memory.write=every_segment" if "memory=carry" in words else "model.causal=false"
+    options = {"vocabulary": model.vocabulary_size, "lengths": [2, model.window + 1]}
+    assert audit(model, **options).is_causal
+    assert audit(small(*words, leak), **options).findings[0].condition == "future"
+
+
+def test_models_of_x_transformers_pass():
+    x_transformers = pytest.importorskip("x_transformers", reason="pip install 'hrm_bench[peers]'")
+    layers = x_transformers.Decoder(dim=16, depth=2, heads=2, rotary_pos_emb=True)
+    assert check(x_transformers.TransformerWrapper(num_tokens=V, max_seq_len=T, attn_layers=layers)).is_causal
+    layers = x_transformers.Encoder(dim=16, depth=1, heads=2)
+    leaky = x_transformers.TransformerWrapper(num_tokens=V, max_seq_len=T, attn_layers=layers)
+    assert check(leaky).findings[0].ahead == T - 1
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with a user's models, in which a command is typed."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "models.py").write_text(
+        """
+import torch
+from torch import nn
+
+class Good(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.gru, self.head = nn.Embedding(9, 4), nn.GRU(4, 4, batch_first=True), nn.Linear(4, 9)
+
+    def forward(self, tokens):
+        return self.head(self.gru(self.embedding(tokens))[0])
+
+def good():
+    return Good()
+
+def uniform(tokens):
+    return torch.full((*tokens.shape, 9), 1 / 9)
+
+def counter(tokens, state):
+    return torch.zeros(*tokens.shape, 9), state
+
+def leaky(tokens):
+    return torch.nn.functional.one_hot(tokens.roll(-1, dims=1), 9).float()
+
+def flat(tokens):
+    return tokens.float()
+
+def broken():
+    raise RuntimeError("no weights")
+
+number = 3
+"""
+    )
+    (tmp_path / "mine" / "half.py").write_text("import no_such_package\n")
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    for name in [name for name in sys.modules if name.split(".")[0] == "mine"]:
+        del sys.modules[name]
+    sys.path[:] = [path for path in sys.path if path != str(tmp_path)]
+
+
+def test_the_command_passes_models_of_a_users_own_and_says_what_it_has_tried(folder, capsys):
+    words = ["vocabulary=9", "length=5"]
+    for name in ("good", "Good", "counter"):
+        assert main([f"module=mine.models:{name}", *words]) == 0
+    assert main(["module=mine.models:uniform", "output=probabilities", "predicts=same", *words]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == (
+        "Good: causal, if output i predicts character i + 1; conditions: future, lanes, repeat; "
+        "texts of 1, 2, 3, 4, 5 characters; 30 perturbations; rounding: changes up to 2e-12 of an output"
+    )
+    assert "conditions: future, lanes, cache, repeat;" in printed[2]
+    assert "if output i predicts character i; conditions: future, sum, update, lanes, repeat;" in printed[3]
+
+
+def test_the_command_exits_with_1_after_a_leak(folder):
+    leaky = hrm_bench("module=mine.models:leaky", "vocabulary=9", "length=5", cwd=folder, module="hrm_bench.audit")
+    assert leaky.returncode == 1, leaky.stderr
+    assert leaky.stdout.startswith("leaky: NOT CAUSAL: future: in a text of ")
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("module=mine.models vocabulary=9", r"module=mine.models: must name a module and a callable in it"),
+        ("module=mine.module:good vocabulary=9", r"module=mine.module:good: no module mine.module, in .* neither"),
+        ("module=mine.half:good vocabulary=9", r"cannot be imported \(No module named 'no_such_package'\); install"),
+        ("module=mine.models:god vocabulary=9", r"mine.models has no god; its callables are .*; did you mean good\?"),
+        ("module=mine.models:number vocabulary=9", r"int is not callable; must be a model, or a function that gives"),
+        ("module=mine.models:broken vocabulary=9", r"broken\(\) fails \(RuntimeError: no weights\)"),
+        (
+            "module=mine.models:flat vocabulary=9",
+            r"flat: gives \(5, 1\) of .*; must give \(\d, 1, 9\) of a floating-point",
+        ),
+        ("module=mine.models:good", r"vocabulary: must be given; vocabulary=256"),
+        ("module=mine.models:good vocabulary=1", r"vocabulary=1: must be at least 2"),
+        ("module=mine.models:good vocabulary=10", r"Good: gives .*; must give \(5, 1, 10\) of"),
+        ("module=mine.models:good vocabulary=9 length=0", r"length=0: must be at least 1; try length=128"),
+        ("module=mine.models:good vocabulary=9 output=logit", r"output=logit: must be one of logits, probabilities"),
+        ("module=mine.models:good vocabulary=9 predicts=last", r"predicts=last: must be one of next, same"),
+        ("module=mine.models:good vocabulary=9 lenght=3", r"lenght: no such key; .*; did you mean length\?"),
+        ("module=mine.models:good hf=here vocabulary=9", r"module, hf: give one of them"),
+    ],
+)
+def test_a_fault_of_the_command_is_one_line(folder, words, line):
+    with pytest.raises(UsageError, match=line) as refused:
+        main(words.split())
+    assert len(refused.value.faults) == 1
+
+
+def test_models_of_transformers_are_audited_with_their_cache(tmp_path, capsys):
+    transformers = pytest.importorskip("transformers", reason="pip install 'hrm_bench[transformers]'")
+    settings = {"vocab_size": V, "bos_token_id": None, "eos_token_id": None}
+    config = transformers.GPT2Config(**settings, n_positions=T, n_embd=16, n_layer=2, n_head=2)
+    transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
+    settings |= {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": T}
+    transformers.BertLMHeadModel(transformers.BertConfig(**settings)).save_pretrained(tmp_path / "bert")
+    assert main([f"hf={tmp_path / 'gpt2'}"]) == 0
+    assert "conditions: future, lanes, cache, repeat; texts of 1, 2, 3, 7, 8, 9, 12, 16, 17" in capsys.readouterr().out
+    assert main([f"hf={tmp_path / 'bert'}"]) == 1
+    assert f"another output {T - 1}" in capsys.readouterr().out
+    with pytest.raises(UsageError, match=r"length=99: the model reads at most 17 tokens"):
+        main([f"hf={tmp_path / 'gpt2'}", "length=99"])
+    with pytest.raises(UsageError, match=r"nowhere: no config.json here"):
+        main([f"hf={tmp_path / 'nowhere'}"])
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(
+        UsageError, match=r"is no causal language model that transformers reads \(ValueError"
+    ) as refused:
+        main([f"hf={tmp_path}"])
+    assert len(refused.value.faults) == 1
+
+
+def test_without_transformers_the_command_says_what_to_type(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(UsageError, match=r"needs transformers; pip install 'hrm_bench\[transformers\]'"):
+        main([f"hf={tmp_path}"])
+
+
+def test_assert_causal_is_imported_without_lightning_hydra_and_pandas():
+    script = "from hrm_bench import assert_causal; import sys; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=Path(__file__).parent.parent, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert not {"lightning", "hydra", "omegaconf", "pandas", "rich", "pydantic", "scipy"} & {*done.stdout.split()}

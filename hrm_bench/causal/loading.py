@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import inspect
 import sys
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,9 @@ def from_module(name: str) -> Any:
     return found
 
 
+CACHES = ("cache", "past_key_values", "cache_params")  # what a cache is called, from version to version
+
+
 class Pretrained:
     """A causal language model of transformers, with its cache as state."""
 
@@ -72,8 +76,10 @@ class Pretrained:
         config = self.model.config.get_text_config()
         self.vocabulary = int(config.vocab_size)
         self.longest = getattr(config, "max_position_embeddings", None)
+        accepted = inspect.signature(self.model.forward).parameters
+        self._cache = next((name for name in CACHES if name in accepted), "")
         first = self.model(input_ids=torch.zeros(1, 1, dtype=torch.long), use_cache=True)
-        has_cache = getattr(first, "past_key_values", None) is not None
+        has_cache = getattr(first, self._cache or "none", None) is not None
         self.step: Step | None = self._step if has_cache else None
 
     def __call__(self, tokens: Tensor) -> Tensor:
@@ -82,8 +88,8 @@ class Pretrained:
 
     def _step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Return the logits of the next characters and the cache."""
-        result = self.model(input_ids=tokens, past_key_values=state, use_cache=True)
-        return result.logits, result.past_key_values
+        result = self.model(input_ids=tokens, use_cache=True, **{self._cache: state})
+        return result.logits, getattr(result, self._cache)
 
 
 def _reason(error: Exception) -> str:

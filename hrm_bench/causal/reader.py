@@ -122,7 +122,8 @@ class Reader:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             shape = tuple(arguments[0].shape)
             raise UsageError(
-                f"{self.name}: fails on tokens of shape {shape} below {self.vocabulary} ({reason})"
+                f"{self.name}: fails on tokens of shape {shape} below {self.vocabulary} ({reason}); "
+                "give a vocabulary and a length that it reads"
             ) from error
 
     def _outputs(self, result: Any, tokens: Tensor) -> Tensor:
