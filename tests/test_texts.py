@@ -108,6 +108,14 @@ def test_figures_of_a_model_of_bytes_are_per_decoded_character_and_its_bits_per_
     assert sum(record["bits_by_position"]["validation"]) / 32 == pytest.approx(figures["bits_per_character"], rel=1e-4)
 
 
+def test_the_uses_of_a_memory_are_per_decoded_character_too(tmp_path):
+    more = ["data.vocabulary=bytes", "recipe.max_epochs=1", "model=infini_hrm", "memory=carry"]
+    record = run_cell(hrm_bench.compose(*words(tmp_path / "mine.txt", writing("chinese", 1_000), *more)), tmp_path)
+    for split, use in record["memory_use"].items():
+        assert use["own"] == pytest.approx(record[split]["perplexity"], rel=1e-4)
+        assert 0.5 < math.log(use["zeroed"]) / math.log(use["own"]) < 2
+
+
 def test_the_table_shows_bits_per_byte_and_per_character_of_models_of_bytes_alone(of_bytes, of_characters, tmp_path):
     for folder, has_bytes in ((of_bytes[0], True), (of_characters[0], False)):
         write_all(store.read_all(folder.parent), tmp_path)
@@ -206,6 +214,10 @@ def test_a_sweep_of_a_text_under_a_relative_path_is_scored_from_any_folder(tmp_p
     assert evaluate.main([str(project / "sweep")]) == 0
     (scores, _) = store.read_json(project / "sweep" / "evaluation.json")["answers"]
     assert scores["scored"][0] == pytest.approx(record["validation"]["perplexity"], rel=1e-5)
+    assert scores["segments"]["2"][0] == pytest.approx(scores["scored"][0], rel=1e-5)
+    latest = max(scores["halting"], key=lambda point: point["mean_segments"][0])
+    nearby = [scores["segments"][str(number)][0] for number in (1, 2, 3, 4, 6, 8)]
+    assert 0.99 * min(nearby) < latest["perplexity"][0] < 1.01 * max(nearby)
     (project / "mine.txt").write_text(text[1:], encoding="utf-8")
     with pytest.raises(UsageError, match=r"mine\.txt is not the text that its cells were trained on"):
         evaluate.main([str(project / "sweep")])
