@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 
 from hrm_bench import cli
-from hrm_bench.records.facts import unknown_sentence
+from hrm_bench.records.facts import text_name, unknown_sentence
 
 HELP = cli.Help(
     name="floors",
@@ -44,7 +44,7 @@ def main(words: list[str]) -> int:
             print(f"Best {kind} n-gram model: {model} {way}, {_formatted(baselines[model], way)}")
     print(
         f"\n{data.validation.num_decoded:,} validation and {data.test.num_decoded:,} test characters of "
-        f"{cfg.data.source}, {corpus.train.num_characters:,} training characters, windows of {cfg.data.window}."
+        f"{text_name(cfg.data)}, {corpus.train.num_characters:,} training characters, windows of {cfg.data.window}."
     )
     if line := unknown_sentence({name: getattr(data, name).unknown_fraction for name in corpus.splits}):
         print(line)

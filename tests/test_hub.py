@@ -4,6 +4,8 @@ import csv
 import http.server
 import json
 import os
+import subprocess
+import sys
 import threading
 
 import pyarrow
@@ -13,6 +15,7 @@ from pyarrow import parquet
 import hrm_bench
 from hrm_bench.data import corpora, sources
 from hrm_bench.errors import UsageError
+from hrm_bench.records.facts import text_name
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 ROWS = {
@@ -200,6 +203,7 @@ def test_a_data_set_is_downloaded_once_and_then_read_from_the_cache_if_the_hub_i
     assert hub.downloaded == {f"{name}-00000-of-00001.parquet" for name in ROWS}
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     assert splits("data.name=owner/name", "data.path=null") == EXPECTED
+    assert text_name(data("data.name=owner/name", "data.path=null")) == "owner/name"
     with pytest.raises(
         UsageError, match=r"data\.name=owner/other: the hub's owner/other cannot be reached; give a local"
     ):
@@ -226,12 +230,19 @@ def test_an_unreachable_hub_leaves_nothing_behind_in_the_process(monkeypatch):
     assert not constants.HF_HUB_OFFLINE
 
 
-def test_a_local_copy_is_read_where_nothing_can_be_written(tmp_path, monkeypatch):
+def test_a_local_copy_is_read_where_nothing_can_be_written(tmp_path):
     for name, rows in ROWS.items():
-        write(tmp_path / f"{name}.parquet", rows)
-    monkeypatch.setenv("HF_HOME", "/dev/null/x")
-    monkeypatch.setenv("HOME", "/dev/null/y")
-    assert splits(f"data.path={tmp_path}") == EXPECTED
+        write(tmp_path / "wikitext-2-v1" / f"{name}-0.parquet", rows)
+    program = (
+        "import sys, hrm_bench; from hrm_bench.data import corpora\n"
+        "for words in (['data=wikitext2'], ['data=hub', 'data.config=wikitext-2-v1']):\n"
+        f"    print(len(corpora.load(hrm_bench.compose(*words, {f'data.path={tmp_path}'!r}).data).train))\n"
+        "print('huggingface_hub' in sys.modules)"
+    )
+    environment = os.environ | {"HF_HOME": "/dev/null/x", "HOME": "/dev/null/y"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    wikitext = "".join(row or " \n" for row in ROWS["train"])  # whose rows have their own newlines
+    assert done.stdout.split() == [str(len(wikitext)), str(len(EXPECTED["train"])), "False"]
 
 
 def test_a_folder_with_signs_of_a_pattern_in_its_name_is_read_itself(tmp_path):

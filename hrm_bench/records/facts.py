@@ -64,6 +64,11 @@ def is_on_plateau(record: Record) -> bool:
     return not record["validation"]["perplexity"] < PLATEAU * unigram(record)
 
 
+def text_name(data: Mapping[str, Any]) -> str:
+    """Return what a reader calls the text of a data config: the data set's name, if the hub has one, or the source."""
+    return str(data.get("name") if data["source"] == "hub" and data.get("name") else data["source"])
+
+
 def unknown_fractions(record: Record) -> dict[str, float]:
     """Return the fraction of each split's characters that the vocabulary lacks, of those splits for which it is known.
 

@@ -11,7 +11,16 @@ from typing import Any
 
 import yaml
 
-from hrm_bench.records.facts import SPLITS, ngram, numbers, same_text, unigram, unknown_fractions, unknown_sentence
+from hrm_bench.records.facts import (
+    SPLITS,
+    ngram,
+    numbers,
+    same_text,
+    text_name,
+    unigram,
+    unknown_fractions,
+    unknown_sentence,
+)
 from hrm_bench.records.schema import Record
 from hrm_bench.report.frame import Study
 from hrm_bench.statistics import paired_difference, power_law
@@ -72,7 +81,7 @@ def results(study: Study) -> Table | None:
 
     scored = {
         f"{r['validation']['characters']:,} validation and {r['test']['characters']:,} test characters of "
-        f"{r['config']['data']['source']}": None
+        f"{text_name(r['config']['data'])}": None
         for r in study.cells.record
     }
     codes = {model: {r["code"] for r in records} for model, records in study.cells.groupby("model").record}
@@ -92,7 +101,7 @@ def baselines(study: Study) -> Table | None:
     texts = {json.dumps([r["config"]["data"]["source"], r["floors"]]): r for r in study.cells.record[::-1]}
     rows = []
     for record in sorted(texts.values(), key=lambda record: record["config"]["data"]["train_chars"] or math.inf):
-        length, source = (record["config"]["data"][key] for key in ("train_chars", "source"))
+        length, source = record["config"]["data"]["train_chars"], text_name(record["config"]["data"])
         models: list[Any] = [("unigram", *(unigram(record, split) for split in SPLITS))]
         for way, meaning in (("window", "within the window"), ("adaptive", "updated as it reads")):
             models += [(f"{name}, {meaning}", *values) for name, *values in filter(None, [ngram(record, way)])]

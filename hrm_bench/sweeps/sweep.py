@@ -22,6 +22,7 @@ from hrm_bench.data.corpora import Library
 from hrm_bench.data.text import REPLACEMENT
 from hrm_bench.errors import UsageError
 from hrm_bench.records import store
+from hrm_bench.records.facts import text_name
 from hrm_bench.records.schema import SCHEMA_VERSION, Record
 from hrm_bench.sweeps.display import Display
 from hrm_bench.training.build import build, load_windows
@@ -103,7 +104,7 @@ def _unknown_characters(cell: Cell) -> list[str]:
     unknown = sum((text.unknown for text in texts.values()), Counter[str]())
     commonest = " ".join(repr(character) for character, _ in unknown.most_common(5))
     percent = ", ".join(f"{100 * fraction:.1f} % of {split}" for split, fraction in fractions.items())
-    source = f"data.path={data.path}" if data.source == "text_file" else f"data={data.source}"
+    source = f"data.path={data.path}" if data.source == "text_file" else f"data={text_name(data)}"
     read_as = {" ": "spaces", REPLACEMENT: "U+FFFD"}.get(first := cell.corpus.vocabulary.characters[0], repr(first))
     line = f"{source}: {percent} characters are not in the vocabulary ({commonest}) and are read as {read_as}"
     if max(fractions.values()) > data.most_unknown:
