@@ -46,7 +46,9 @@ def main(words: list[str]) -> int:
         f"\n{data.validation.num_decoded:,} validation and {data.test.num_decoded:,} test characters of "
         f"{text_name(cfg.data)}, {corpus.train.num_characters:,} training characters, windows of {cfg.data.window}."
     )
-    if line := unknown_sentence({name: getattr(data, name).unknown_fraction for name in corpus.splits}):
+    if line := unknown_sentence(
+        {name: getattr(data, name).unknown_fraction for name in corpus.splits}, cfg.data.vocabulary
+    ):
         print(line)
     for way, meaning in WAYS.items():
         print(f"{way}: {meaning}.")

@@ -131,6 +131,9 @@ def test_a_model_of_bytes_and_one_of_characters_are_never_ranked_against_each_ot
     cfg = hrm_bench.compose(*words(tmp_path / "mine.txt", text, "data.vocabulary=characters", "recipe.max_epochs=1"))
     other = run_cell(cfg, tmp_path)
     write_all([record, other], tmp_path)
+    shown = (tmp_path / "results.md").read_text(encoding="utf-8")
+    for name in ("bytes", "characters"):
+        assert f"| text_file, all characters, data.vocabulary={name} | unigram |" in shown
     rows = (tmp_path / "results.csv").read_text(encoding="utf-8").splitlines()
     place = rows[0].split(",").index("rank")
     assert [row.split(",")[place] for row in rows[1:]] == ["1", "1"]
@@ -308,7 +311,9 @@ def test_what_is_outside_the_vocabulary_is_told_wherever_the_figure_is(tmp_path,
     assert record["unknown_characters"] == {"train": 1, "validation": 0, "test": 0}
     fraction = 1 / (len(text) * 8 // 10)
     assert record["unknown_fractions"] == {"train": pytest.approx(fraction), "validation": 0, "test": 0}
-    line = f"Characters outside the vocabulary: {100 * fraction:.2g} % of train, 0 % of validation, 0 % of test."
+    line = (
+        f"Characters outside the vocabulary ascii97: {100 * fraction:.2g} % of train, 0 % of validation, 0 % of test."
+    )
     write_all([record], tmp_path / "sweep")
     for name in ("results.md", "report.html"):
         assert line in (tmp_path / "sweep" / name).read_text(encoding="utf-8")

@@ -69,6 +69,11 @@ def text_name(data: Mapping[str, Any]) -> str:
     return str(data.get("name") if data["source"] == "hub" and data.get("name") else data["source"])
 
 
+def vocabulary_of(record: Record) -> str:
+    """Return the vocabulary of a record's text, as it is typed; older records have that of the reports."""
+    return str(record["config"]["data"].get("vocabulary", "ascii97"))
+
+
 def unknown_fractions(record: Record) -> dict[str, float]:
     """Return the fraction of each split's characters that the vocabulary lacks, of those splits for which it is known.
 
@@ -78,12 +83,12 @@ def unknown_fractions(record: Record) -> dict[str, float]:
     return known or {split: numbers[split] / record[split]["characters"] for split in SPLITS if split in numbers}  # type: ignore[literal-required]
 
 
-def unknown_sentence(fractions: Mapping[str, float]) -> str:
-    """Say how much of each split is outside the vocabulary; empty if nothing is."""
+def unknown_sentence(fractions: Mapping[str, float], vocabulary: str) -> str:
+    """Say how much of each split is outside its vocabulary; empty if nothing is."""
     if not any(fractions.values()):
         return ""
     shares = ", ".join(f"{100 * fraction:.2g} % of {split}" for split, fraction in fractions.items())
-    return f"Characters outside the vocabulary: {shares}."
+    return f"Characters outside the vocabulary {vocabulary}: {shares}."
 
 
 def same_text(one: Record, other: Record) -> bool:

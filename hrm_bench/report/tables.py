@@ -20,6 +20,7 @@ from hrm_bench.records.facts import (
     unigram,
     unknown_fractions,
     unknown_sentence,
+    vocabulary_of,
 )
 from hrm_bench.records.schema import Record
 from hrm_bench.report.frame import Study
@@ -87,7 +88,7 @@ def results(study: Study) -> Table | None:
     codes = {model: {r["code"] for r in records} for model, records in study.cells.groupby("model").record}
     outdated = " The cells of {} were made by {} versions of the code; force=true runs them again."
     notes = [outdated.format(model, len(some)) for model, some in codes.items() if len(some) > 1]
-    unknown = [unknown_sentence(unknown_fractions(record)) for record in study.cells.record]
+    unknown = [unknown_sentence(unknown_fractions(record), vocabulary_of(record)) for record in study.cells.record]
     notes += [f" {sentence}" for sentence in dict.fromkeys(unknown) if sentence]
     for v in study.variants.itertuples():
         if len({r["compiled"] for r in v.records.values() if "compiled" in r}) > 1:
@@ -108,6 +109,8 @@ def baselines(study: Study) -> Table | None:
         if len(models) == 1:
             models.append(("not counted here: too long a text; python -m hrm_bench.floors counts", None, None))
         text = f"{source}, {'all' if length is None else f'{length:,}'} characters"
+        if (vocabulary := vocabulary_of(record)) != "ascii97":
+            text += f", data.vocabulary={vocabulary}"
         rows += [{"text": text} | dict(zip(("name", *SPLITS), model, strict=True)) for model in models]
     return table("baselines", rows)
 
