@@ -142,6 +142,12 @@ class CharLM(lightning.LightningModule):
         """Return the parameters that decide how much of a memory is let through, of all layers that declare one."""
         return [module.gate for module in self.modules() if isinstance(module, Gated)]
 
+    @property
+    def matrices(self) -> list[nn.Parameter]:
+        """Return the weights of all linear layers but the head, which some optimizers treat by themselves."""
+        linear = [module for module in self.modules() if isinstance(module, nn.Linear) and module is not self.head]
+        return [weight for module in linear for weight in [module.weight] if isinstance(weight, nn.Parameter)]
+
     def memory_course(self) -> dict[str, float]:
         """Return what a Trainer's last scoring of a text says of the memory.
 

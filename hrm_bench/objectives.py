@@ -41,7 +41,7 @@ class Objective(ABC):
 
     def optimizers(self, model: CharLM) -> list[torch.optim.Optimizer]:
         """Return fresh optimizers of the parameters that this objective trains; by default one of all."""
-        return [optimizer(self.settings, model.parameters(), gates=model.gates)]
+        return [optimizer(self.settings, model.parameters(), gates=model.gates, matrices=model.matrices)]
 
     def schedule(self, optimizers: Sequence[torch.optim.Optimizer], progress: float) -> None:
         """Give the optimizers the learning rates of this fraction of training."""
@@ -155,7 +155,13 @@ class OriginAnchoredDispersion(Objective):
         head = set(model.head.parameters())
         body = [parameter for parameter in model.parameters() if parameter not in head]
         return [
-            optimizer(self.settings, body, learning_rate=self.config.body_learning_rate, gates=model.gates),
+            optimizer(
+                self.settings,
+                body,
+                learning_rate=self.config.body_learning_rate,
+                gates=model.gates,
+                matrices=model.matrices,
+            ),
             optimizer(self.settings, model.head.parameters(), learning_rate=self.config.head_learning_rate),
         ]
 

@@ -14,7 +14,8 @@ from hrm_bench.cells import provenance
 provenance.version = lambda _: "2"  # of PyTorch, which other Pythons may not have
 target, objective = sys.argv[1:]
 model = types.SimpleNamespace(_target_=target, objective=types.SimpleNamespace(_target_=objective))
-print(provenance.code_version(types.SimpleNamespace(model=model)))
+nothing = types.SimpleNamespace(get=lambda key, default: default)
+print(provenance.code_version(types.SimpleNamespace(model=model, trainer=nothing, recipe=nothing)))
 """
 OBJECTIVE = "hrm_bench.objectives.DeepSupervision"
 

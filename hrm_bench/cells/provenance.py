@@ -23,10 +23,13 @@ DECIDING = (
 def code_version(cfg: "DictConfig") -> str:
     """Return twelve hexadecimal digits that identify the code which decides a config's figures, and PyTorch's version.
 
-    The code is that of DECIDING, and of the model and its objective with what they import of other models or, if they
-    are a user's own, of the user's package. Comments, docstrings, formatting and messages do not count.
+    The code is that of DECIDING, and of the model, its objective, its optimizer and its callbacks, with what they
+    import of other models or, if they are a user's own, of the user's package. Comments, docstrings, formatting and
+    messages do not count.
     """
-    targets = (str(cfg.model._target_), str(cfg.model.objective._target_))
+    targets = [str(cfg.model._target_), str(cfg.model.objective._target_)]
+    targets += [str(callback["_target_"]) for callback in cfg.trainer.get("callbacks", [])]
+    targets += [cfg.recipe.optimizer] if "." in cfg.recipe.get("optimizer", "") else []
     sources = _sources([*_deciding(), *_reached(target.rpartition(".")[0] for target in targets)])
     parts = [version("torch"), *(part for name in sorted(sources) for part in (name, sources[name]))]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]

@@ -21,6 +21,8 @@ BASES = {
     "model": "hrm_bench.charlm.CharLM",
     "model.objective": "hrm_bench.objectives.Objective",
     "data.source": "hrm_bench.data.corpora.Source",
+    "recipe.optimizer": "torch.optim.Optimizer",
+    "trainer.callbacks": "lightning.Callback",
     "logger.tracker": "hrm_bench.cells.trackers.Tracker",
 }
 OTHER_KEYS = ("_target_", "objective")  # keys of a group that are no values of its class
@@ -119,3 +121,9 @@ def _rule_faults(key: str, named: Any, given: Mapping[str, Any], gradient_depth:
             named.Config(**{**values, "gradient_depth": gradient_depth})
         except ConfigFault as error:
             yield error.message.replace(f"{key}.gradient_depth", "recipe.gradient_depth")
+
+
+def callback(values: Mapping[str, Any]) -> Any:
+    """Return an object of the class that ``_target_`` names, made of the other values."""
+    make: Any = locate(values["_target_"])
+    return make(**{key: value for key, value in values.items() if key != "_target_"})

@@ -18,7 +18,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, errors, open_dict
 
-from hrm_bench.config.classes import BASES, class_faults, name_faults
+from hrm_bench.config.classes import BASES, callback, class_faults, name_faults
 from hrm_bench.config.identity import locate
 from hrm_bench.config.schema import Schema, keys, options, shown, typed
 from hrm_bench.config.words import NOT_UNDERSTOOD, check_words, conf_folder, understood
@@ -137,7 +137,9 @@ def _cross_faults(values: Mapping[str, Any]) -> Iterator[str]:
         if key not in known:
             near = meant(get_close_matches(key, known, n=1))
             yield f"experiment.baseline.{key}={value}: takes model, memory or the whole key of a setting{near}"
-    for group, key in (("data", "source"), ("logger", "tracker")):
+    yield from _optimizer_faults(values["recipe"]["optimizer"])
+    yield from _callback_faults(values["trainer"]["callbacks"])
+    for group, key in (("data", "source"), ("logger", "tracker"), ("recipe", "optimizer")):
         name = values[group][key]
         if "." in name:
             yield from name_faults(f"{group}.{key}={name}", name, BASES[f"{group}.{key}"])
@@ -179,6 +181,30 @@ def _data_faults(data: Mapping[str, Any]) -> Iterator[str]:
     limit = data["vocabulary_limit"]
     if limit is not None and data["vocabulary"] != "characters":
         yield f"data.vocabulary_limit={limit}: limits data.vocabulary=characters only; add that, or leave it out"
+
+
+def _optimizer_faults(name: str) -> Iterator[str]:
+    if name not in ("lion", "muon"):
+        return
+    import torch  # takes seconds, which only these cells should pay here
+
+    if not hasattr(torch.optim, name.title()):
+        yield (
+            f"recipe.optimizer={name}: PyTorch {torch.__version__} has no {name.title()}; try recipe.optimizer=adamw, "
+            f"or name a class, as in recipe.optimizer=PACKAGE.{name.title()}"
+        )
+
+
+def _callback_faults(callbacks: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for number, values in enumerate(callbacks):
+        word = f"trainer.callbacks[{number}]._target_={values['_target_']}"
+        if wrong := [*name_faults(word, values["_target_"], BASES["trainer.callbacks"])]:
+            yield from wrong
+            continue
+        try:
+            callback(values)
+        except Exception as error:
+            yield f"{word}: cannot be made ({type(error).__name__}: {' '.join(str(error).split())})"
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -22,6 +22,7 @@ RENAMED = {"printable_ascii": "ascii97"}  # vocabularies in older configs
 
 FAULT = "config_fault"  # the type of our own errors; their message has KEY for the key that they are about
 KINDS = {int: "a whole number", float: "a number"}
+OPTIMIZERS = ("adamw", "adam", "sgd", "lion", "muon")  # the keys of optimizers.OPTIMIZERS
 NOT_A_FLAG = ("bool_parsing", "bool_type")  # pydantic's types of error for values of bool
 
 
@@ -85,6 +86,16 @@ def _folder_name(value: Any) -> str:
     if type(value) not in (str, int, float) or not re.fullmatch(r"\w[\w.-]*", str(value), re.ASCII):
         raise fault("names a folder: allowed are letters, digits, _, - and dots inside; try KEY=mine")
     return str(value)
+
+
+def _classes(value: Any) -> list[dict[str, Any]]:
+    """Return a list of mappings with ``_target_``; a name alone stands for a class without values."""
+    items = (
+        [{"_target_": item} if isinstance(item, str) else item for item in value] if isinstance(value, list) else None
+    )
+    if items is None or not all(isinstance(item, Mapping) and isinstance(item.get("_target_"), str) for item in items):
+        raise fault("must be a list of classes: KEY=[PACKAGE.CLASS] or KEY=[{_target_:PACKAGE.CLASS,key:value}]")
+    return [dict(item) for item in items]
 
 
 def _text(value: Any) -> str:
@@ -159,7 +170,7 @@ class Recipe(Group):
     patience: Count | None
     batch_size: Count
     evaluation_batch_size: Count
-    optimizer: Annotated[str, choice("adamw")] = "adamw"  # the keys of optimizers.OPTIMIZERS
+    optimizer: Annotated[str, choice_or_class(*OPTIMIZERS)] = "adamw"
     learning_rate: Rate
     warmup: Fraction = 0.0
     final_learning_rate: Fraction = 1.0
@@ -189,6 +200,7 @@ class Trainer(Group):
     numerics: Annotated[str, choice("fast", "portable")] = "fast"
     num_threads: Count
     snapshot_seconds: Rate
+    callbacks: Annotated[list[dict[str, Any]], BeforeValidator(_classes)] = []
 
 
 class Logger(Group):

@@ -42,8 +42,8 @@ def build(cfg: DictConfig, vocabulary_size: int | None = None) -> CharLM:
         seed=cfg.seed,
     )
     model_class: Any = locate(cfg.model._target_)
-    with torch.random.fork_rng():
-        torch.manual_seed(cfg.seed)  # for parameters that a model does not draw by CharLM.initialise
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(cfg.seed)  # for parameters that a model does not draw by CharLM.initialise
         model: CharLM = model_class(model_class.Config(**values), setting)
     objective_class: Any = locate(objective.pop("_target_"))
     model.objective = objective_class(objective_class.Config(**objective), optimizer_settings(cfg))
@@ -60,6 +60,7 @@ def optimizer_settings(cfg: DictConfig) -> OptimizerSettings:
     recipe = cfg.recipe
     return OptimizerSettings(
         name=recipe.optimizer,
+        other=cast(Any, locate(recipe.optimizer)) if "." in recipe.optimizer else None,
         learning_rate=recipe.learning_rate / cfg.scale,
         gate_learning_rate=recipe.gate_learning_rate,
         weight_decay=recipe.weight_decay,

@@ -1,16 +1,19 @@
 """From a cell's config, text and model to a trained model, and how it is scored."""
 
 import math
+import traceback
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import lightning
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.strategies import DDPStrategy, Strategy
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from hrm_bench.charlm import CharLM
+from hrm_bench.config.classes import callback
 from hrm_bench.data import corpora
 from hrm_bench.data.corpora import Corpus
 from hrm_bench.data.distillation import generated_text
@@ -79,9 +82,19 @@ def fit(
         callbacks.append(EarlyStopping("validation/nll", patience=cfg.recipe.patience, mode="min"))
     if cfg.recipe.averaging:
         callbacks.append(Averaging(cfg.recipe.averaging))
+    listed: Any = OmegaConf.to_container(cfg.trainer.get("callbacks", OmegaConf.create([])))
+    own = [callback(values) for values in listed]
+    callbacks += own
     trainer = make_trainer(cfg, folder, *callbacks, max_epochs=num_epochs(cfg, windows), environment=environment)
     resumed = snapshots.path if snapshots.path.exists() else None
-    trainer.fit(model, datamodule=windows, ckpt_path=resumed, weights_only=True)
+    try:
+        trainer.fit(model, datamodule=windows, ckpt_path=resumed, weights_only=True)
+    except Exception as error:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            if (raiser := frame.f_locals.get("self")) in own:
+                message = " ".join(str(error).split())
+                raise RuntimeError(f"callback {type(raiser).__name__}: {type(error).__name__}: {message}") from error
+        raise
     return model
 
 
