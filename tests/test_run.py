@@ -4,17 +4,25 @@ import collections
 import csv
 import importlib
 import json
+import logging
 import math
+import os
+import random
+import signal
+import sys
+import warnings
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from conftest import FEW, compose, figures, quick, weights
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 import hrm_bench
 from hrm_bench.cells.cell import Cell
-from hrm_bench.cells.run import _check_best, cell_folder, clear, fail, run_cell
+from hrm_bench.cells.run import LEVELS, _check_best, cell_folder, clear, fail, run_cell
 from hrm_bench.config.compose import SWEEP_KEYS
 from hrm_bench.data.corpora import Library
 from hrm_bench.evidence import floors, measures
@@ -281,3 +289,31 @@ def test_a_measure_that_fails_after_training_keeps_the_scores_and_trains_nothing
     again = run_cell(cfg, tmp_path)
     assert again["status"] == "finished"
     assert figures(again) == figures(undisturbed)
+
+
+def test_a_cell_leaves_its_process_as_it_found_it(tmp_path):
+    def state():
+        return {
+            "environment": dict(os.environ),
+            "python": random.getstate(),
+            "numpy": [str(part) for part in numpy.random.get_state()],
+            "torch": torch.get_rng_state().tolist(),
+            "threads": torch.get_num_threads(),
+            "deterministic": torch.are_deterministic_algorithms_enabled(),
+            "precision": (torch.get_float32_matmul_precision(), torch.get_default_dtype()),
+            "gradients": torch.is_grad_enabled(),
+            "handlers": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)],
+            "timer": signal.getitimer(signal.ITIMER_REAL)[1],
+            "warnings": (list(warnings.filters), warnings.showwarning),
+            "loggers": [(logging.getLogger(name).level, logging.getLogger(name).handlers) for name in LEVELS],
+            "folder": (Path.cwd(), list(sys.path)),
+            "hydra": GlobalHydra.instance().is_initialized(),
+        }
+
+    run_cell(quick(*FEW, "recipe.max_epochs=1"), tmp_path / "imports")  # importing a library may set up things once
+    torch.set_num_threads(2)
+    before = state()
+    assert run_cell(quick(*FEW, "recipe.max_epochs=1", "seed=7"), tmp_path)["status"] == "finished"
+    after = state()
+    torch.set_num_threads(1)
+    assert {key: value for key, value in after.items() if value != before[key]} == {}

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from hrm_bench import numerics
 from hrm_bench.cells import compiling, preflight
 from hrm_bench.cells.cell import Cell
+from hrm_bench.cells.host import undisturbed
 from hrm_bench.cells.provenance import code_version
 from hrm_bench.cells.trackers import Tracker, tracker_of
 from hrm_bench.data.corpora import Library
@@ -91,7 +92,7 @@ def run_cell(
             assert root is not None, "a config needs the folder of its sweep"
             cell = Cell.of(cell, root, overrides, process_library())
         cell.folder.mkdir(parents=True, exist_ok=True)
-        with stop.listening(), locked(cell.folder) as is_ours:
+        with undisturbed(), stop.listening(), locked(cell.folder) as is_ours:
             if not is_ours:
                 return Record(status="busy")
             record, notes = store.read_or_set_aside(cell.folder)
