@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hrm_bench.charlm import CharLM, Refinement
+from hrm_bench.errors import UsageError
 from hrm_bench.layers import carried
 from hrm_bench.layers.carried import Memory
 from hrm_bench.optimizers import OptimizerSettings, optimizer, set_learning_rates
@@ -170,7 +171,10 @@ class OriginAnchoredDispersion(Objective):
         for tokens, targets in windows:
             for refinement in model.refine(tokens, memory):
                 if refinement.read_by_head is None:
-                    raise ValueError(f"{type(model).__name__} has no state between segments, which OACD trains")
+                    raise UsageError(
+                        f"objective=oacd: trains the states between segments, and {type(model).__name__} has none; try "
+                        "objective=deep_supervision"
+                    )
                 computed = [level for level in refinement.state if level.requires_grad]
                 dispersions = [dispersion_loss(level, self.config.anchor_weight) for level in computed]
                 yield Step(0, [torch.stack(dispersions).sum()], name="OACD")

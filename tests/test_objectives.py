@@ -2,10 +2,14 @@
 
 import pytest
 import torch
-from conftest import random_batch, small, train
+from conftest import FEW, MODELS, SMALL, compose, fitting, random_batch, small, train
 from reference import training as naive
 
 from hrm_bench import optimizers
+from hrm_bench.cells import preflight
+from hrm_bench.cells.cell import Cell
+from hrm_bench.config.words import conf_folder
+from hrm_bench.errors import UsageError
 from hrm_bench.objectives import dispersion_loss, task_loss
 
 
@@ -145,3 +149,16 @@ def test_the_training_loss_of_oacd_is_that_before_the_head_has_learned_from_the_
         train(model, [random_batch(4, 8)])
         losses.append(float(model.train_nll.compute()))
     assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("objective", sorted(path.stem for path in (conf_folder() / "objective").glob("*.yaml")))
+def test_every_objective_trains_every_model_or_is_refused_in_one_line(model, objective, tmp_path):
+    words = fitting(*SMALL, *FEW, f"model={model}", f"objective={objective}", "logger=none")
+    cell = Cell.of(compose(*words), tmp_path)
+    if (model, objective) == ("lstm", "oacd"):
+        line = r"^objective=oacd: trains the states between segments, and LSTM has none; try objective=deep_super\w+$"
+        with pytest.raises(UsageError, match=line):
+            preflight.check(cell)
+    else:
+        preflight.check(cell)  # with a training step and the audit of coverage

@@ -229,7 +229,7 @@ def test_an_objective_that_a_model_cannot_have_is_refused_before_training(object
     if objective != "oacd":
         preflight.check(planned)
         return
-    with pytest.raises(UsageError, match=r"LSTM has no state between segments, which OACD trains"):
+    with pytest.raises(UsageError, match=r"objective=oacd: trains the states between segments, and LSTM has none"):
         preflight.check(planned)
 
 
