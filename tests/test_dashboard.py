@@ -70,7 +70,7 @@ def test_the_sections_show_the_course_the_best_the_cost_and_each_seed():
     assert shown["Cost"] == ["Bar Chart", "Bar Chart", "Run History Line Plot"]
     assert shown["Seeds"] == ["Parallel Coordinates Plot", "Scatter Plot"]
     perplexity = next(panel["config"] for panel in panels(spec) if panel["viewType"] == "Run History Line Plot")
-    assert (perplexity["metrics"], perplexity["yLogScale"]) == (["validation_perplexity"], True)
+    assert (perplexity["metrics"], perplexity["yLogScale"]) == (["epoch/validation_perplexity"], True)
     assert (perplexity["groupAgg"], perplexity["groupArea"]) == ("mean", "minmax")
 
 
@@ -82,7 +82,10 @@ def test_every_figure_shown_is_one_that_a_run_has():
     for panel in panels(spec):
         config = panel["config"]
         if panel["viewType"] == "Run History Line Plot":
-            assert {*config["metrics"], config["xAxis"]} <= {*Epoch.__annotations__, "_step"}
+            assert {*config["metrics"], config["xAxis"]} <= {
+                *(f"epoch/{key}" for key in Epoch.__annotations__),
+                "_step",
+            }
         summaries |= set(config["metrics"]) if panel["viewType"] == "Bar Chart" else set()
         axes = [each["accessor"] for each in config.get("columns", [])]
         axes += [config["xAxis"], config["yAxis"]] if panel["viewType"] == "Scatter Plot" else []

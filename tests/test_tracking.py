@@ -10,9 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, quick
+from conftest import QUICK, ROOT, quick
 from omegaconf import OmegaConf
 
+import hrm_bench
 from hrm_bench.cells import trackers
 from hrm_bench.cells.run import cell_folder, run_cell
 from hrm_bench.errors import UsageError
@@ -58,6 +59,10 @@ def test_the_history_and_the_summary_are_those_of_the_record(sweep):
     for row in record["history"]:
         assert str(row["validation_perplexity"]) in text
     assert str(record["test"]["perplexity"]) in text
+    assert {f'"epoch/{key}"' in text for key in ("validation_perplexity", "train_nll", "seconds")} == {True}
+    assert '"validation_perplexity"' not in text  # of the last epoch, which one would take for the best one's
+    assert str(record["floors"]["test"]["unigram"]["full"]) in text
+    assert "test/baselines/unigram/full" in text
     assert all(f"{split}/unknown" in text for split in ("train", "validation", "test"))
     assert record["identity"] in text
     assert entries("exit", content)[-1].get("exit_code", 0) == 0
@@ -73,6 +78,19 @@ def test_each_cell_has_an_id_and_tags_of_its_own_whatever_the_environment_and_it
         ids.add(run["run_id"])
         assert f"model:{'m' * 58}" in run["tags"]
     assert len(ids - {"abc123"}) == 2
+
+
+def test_entity_project_name_and_tags_of_a_run_are_the_users(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_PROJECT", "theirs")
+    monkeypatch.setenv("WANDB_ENTITY", "team")
+    words = ["recipe.max_epochs=1", "logger.name=first", "logger.tags=[mine,2]"]
+    cfg = hrm_bench.compose(*QUICK, "logger=wandb", *words)
+    run_cell(cfg, tmp_path)
+    (run,) = entries("run", logged(cell_folder(cfg, tmp_path)))
+    assert (run["entity"], run["project"], run["display_name"]) == ("team", "theirs", "first")
+    assert {"mine", "2", "model:hrm"} <= set(run["tags"])
+    with pytest.raises(UsageError, match=r"logger\.tags=mine: must be a list of words; for example logger\.tags="):
+        quick("logger.tags=mine")
 
 
 def upload(records, folder, mode, kept=None):

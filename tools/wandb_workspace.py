@@ -91,13 +91,13 @@ def sections() -> list[ws.Section]:
     model, memory, seed = (wr.Config(key) for key in ("model.name", "memory.mode", "seed"))
     causal, perplexity = wr.SummaryMetric("causal"), wr.SummaryMetric("validation/perplexity")
     axes = [wr.ParallelCoordinatesPlotColumn(metric) for metric in (model, memory, causal, seed, perplexity)]
-    curve: dict[str, Any] = {"y": ["validation_perplexity"], "log_y": True}
+    curve: dict[str, Any] = {"y": ["epoch/validation_perplexity"], "log_y": True}
     panels: dict[str, list[Any]] = {
         "How to read it": [wr.MarkdownPanel(markdown=READING)],
         "Validation by epoch": [
             line(title="Validation perplexity per character", **curve),
-            line(title="Validation, nats per character", y=["validation_nll"]),
-            line(title="Training, nats per character", y=["train_nll"]),
+            line(title="Validation, nats per character", y=["epoch/validation_nll"]),
+            line(title="Training, nats per character", y=["epoch/train_nll"]),
         ],
         "Best epoch": [
             bar(title="Validation perplexity per character", metrics=["validation/perplexity"]),
@@ -108,15 +108,15 @@ def sections() -> list[ws.Section]:
         "Cost": [
             bar(title="Parameters", metrics=["parameters"]),
             bar(title="Characters per second in training", metrics=["characters_per_second"]),
-            line(title="Validation perplexity by time", x="seconds", title_x="seconds of training", **curve),
+            line(title="Validation perplexity by time", x="epoch/seconds", title_x="seconds of training", **curve),
         ],
         "Seeds": [
             wr.ParallelCoordinatesPlot(title="Each seed", columns=axes),
             wr.ScatterPlot(title="Validation perplexity by seed", x=seed, y=perplexity, log_y=True),
         ],
         "Memory": [
-            line(title="Weight that the gates give to the memory", y=["memory_share"]),
-            line(title="Norm of the memory's matrix", y=["memory_norm"]),
+            line(title="Weight that the gates give to the memory", y=["epoch/memory_share"]),
+            line(title="Norm of the memory's matrix", y=["epoch/memory_norm"]),
         ],
     }
     layout = ws.SectionLayoutSettings(columns=2)

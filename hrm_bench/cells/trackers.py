@@ -56,6 +56,22 @@ class Tracker(ABC):
         """End the run with the cell's record."""
 
 
+def history_values(row: Epoch) -> dict[str, float]:
+    """Return an epoch's values by name: ``epoch/validation_nll``, not to be taken for the score ``validation/nll``."""
+    return {f"epoch/{key}": cast(float, value) for key, value in row.items() if key != "epoch"}
+
+
+def summary_values(record: Record) -> dict[str, Any]:
+    """Return a cell's figures by name: scores of the best epoch, n-gram baselines and unknown characters per split."""
+    values: dict[str, Any] = dict(record)
+    figures = {key: values[key] for key in SUMMARY if key in values}
+    for split in ("validation", "test"):
+        figures |= {f"{split}/{key}": value for key, value in values.get(split, {}).items()}
+        for baseline, readings in values.get("floors", {}).get(split, {}).items():
+            figures |= {f"{split}/baselines/{baseline}/{way}": value for way, value in readings.items()}
+    return figures | {f"{split}/unknown": part for split, part in values.get("unknown_fractions", {}).items()}
+
+
 def tracker_of(cell: Cell) -> type[Tracker]:
     """Return the class of a cell's tracker."""
     name = cell.config.logger.tracker
@@ -83,9 +99,10 @@ class Mirror(Tracker):
             _begin,
             logger.mode,
             project=logger.project,
+            entity=logger.entity,
             group=cell.config.experiment.name,
-            name=cell.folder.name,
-            tags=[tag[:LONGEST_TAG] for tag in tags],
+            name=logger.name or cell.folder.name,
+            tags=[*dict.fromkeys(tag[:LONGEST_TAG] for tag in (*tags, *logger.tags))],
             config={**cell.values, "memory": {**cell.values["memory"], "mode": cell.memory}},
             dir=cell.folder,
             id=self.run,
@@ -101,18 +118,13 @@ class Mirror(Tracker):
 
     def log(self, row: Epoch) -> None:
         """Add an epoch to the run's history."""
-        values = {key: value for key, value in row.items() if key != "epoch"}
-        self._work.put(lambda run: run.log(values, step=row["epoch"]))
+        self._work.put(lambda run: run.log(history_values(row), step=row["epoch"]))
 
     def finish(self, record: Record) -> None:
         """End the run with the cell's status and figures."""
-        values: dict[str, Any] = dict(record)
 
         def end(run: "Run") -> None:
-            for split in ("validation", "test"):
-                run.summary.update({f"{split}/{key}": value for key, value in values.get(split, {}).items()})
-            run.summary.update({f"{name}/unknown": part for name, part in values.get("unknown_fractions", {}).items()})
-            run.summary.update({key: values[key] for key in SUMMARY if key in values})
+            run.summary.update(summary_values(record))
             run.finish(exit_code=0 if record["status"] == "finished" else 1)
 
         self._work.put(end)
@@ -164,6 +176,7 @@ def upload_report(
         _, run = _begin(
             logger.mode,
             project=logger.project,
+            entity=logger.get("entity"),
             group=experiment["name"],
             name=f"report of {experiment['name']}",
             job_type="report",

@@ -116,6 +116,12 @@ def _splits(value: Any) -> list[str]:
     return value
 
 
+def _tags(value: Any) -> list[str]:
+    if not isinstance(value, list) or any(type(tag) not in (str, int, float) for tag in value):
+        raise fault("must be a list of words; for example KEY=[mine,first]")
+    return [str(tag) for tag in value]
+
+
 Count = Annotated[int, number(int, 1)]
 Size = Annotated[int, number(int, 0)]
 Rate = Annotated[float, number(float, 0)]
@@ -209,6 +215,9 @@ class Logger(Group):
     project: Text
     mode: Annotated[str, choice("offline", "online", "disabled")]
     tracker: Annotated[str, choice_or_class("wandb")] = "wandb"
+    entity: Text | None = None
+    name: Text | None = None
+    tags: Annotated[list[str], BeforeValidator(_tags)] = []
 
 
 class Experiment(Group):
