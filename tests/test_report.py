@@ -391,3 +391,10 @@ def test_the_parts_of_a_sweep_are_computed_once(monkeypatch, tmp_path):
 def test_a_memory_is_worth_what_perplexity_rises_by_without_it():
     for table in tables.memory_use(Sweep.of(made_up.sweep()).whole):  # whose empty memories cost 2 %
         assert all("(+2.00 % [+1." in text for text in table.data["empty − own, by seed"])
+
+
+def test_a_text_and_its_characters_in_another_order_are_not_ranked_together():
+    records = [made_up.record("model=hrm", perplexity=9.0), made_up.record("model=lstm", perplexity=12.0)]
+    assert [*Sweep.of(records).whole.variants["rank"]] == [1, 2]
+    records[0]["text"], records[1]["text"] = "a text", "its characters, shuffled"
+    assert [*Sweep.of(records).whole.variants["rank"]] == [1, 1]
