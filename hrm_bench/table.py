@@ -69,6 +69,11 @@ def make_table(text: Mapping[str, Any], rows: Iterable[Mapping[str, Any]], **val
     return Table(text["title"].format(**values), text["caption"].format(**values), data, faint)
 
 
+def count(number: int, noun: str) -> str:
+    """Return a number of things in words: 1 cell, 2 cells."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def mean_sd(values: Sequence[float]) -> str:
     """Return mean ± sd as text; empty for no values."""
     if not values:

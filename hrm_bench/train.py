@@ -20,6 +20,7 @@ from hrm_bench.report.frame import Sweep
 from hrm_bench.report.write import Report
 from hrm_bench.sweeps import display, search, sweep
 from hrm_bench.sweeps.sweep import Launch, Result, Shared
+from hrm_bench.table import count
 from hrm_bench.training.stopping import StopSignal
 
 
@@ -123,7 +124,7 @@ def _print_failures(cells: Sequence[Cell], records: Sequence[Record]) -> None:
         headings,
         rows,
         text_columns=headings,
-        caption=f"{num_failed} of {len(cells)} cells failed; {again} runs only what is not finished.",
+        caption=f"{num_failed} of {count(len(cells), 'cell')} failed; {again} runs only what is not finished.",
     )
 
 

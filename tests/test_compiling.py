@@ -31,7 +31,7 @@ def test_a_short_sweep_is_not_compiled_and_a_long_one_is(tmp_path, slow_steps):
     assert re.search(r"model=hrm is not compiled: \d+ batches of windows are soon trained", short.reason)
     (long,) = compiling.decide(cells(tmp_path, *LONG), tmp_path).values()
     assert long.compiled
-    assert "model=hrm is compiled: 2 cells train for about 3,200 s; compiling saves about 544 s" in long.reason
+    assert "model=hrm is compiled: training 2 cells takes about 3,200 s; compiling saves about 544 s" in long.reason
 
 
 def test_what_is_gained_is_weighed_against_what_compiling_takes(tmp_path, monkeypatch):

@@ -28,6 +28,7 @@ from hrm_bench.cells.cell import Cell
 from hrm_bench.charlm import Batch, CharLM
 from hrm_bench.errors import UsageError
 from hrm_bench.records import store
+from hrm_bench.table import count
 from hrm_bench.training.bare import without_trainer
 from hrm_bench.training.build import build, load_windows
 from hrm_bench.training.fit import lanes_per_batch, num_epochs
@@ -116,7 +117,7 @@ def _decision(key: str, cells: Sequence[Cell]) -> Decision:
     price = (SECONDS_CACHED if is_cached else SECONDS_NEW) + SECONDS_CACHED * (min(len(cells), os.cpu_count() or 1) - 1)
     pays = GAIN * seconds > MARGIN * price
     gain = f"compiling saves about {GAIN * seconds:,.0f} s and takes about {price:,.0f} s"
-    cells_train = f"{len(cells)} cells train for about {seconds:,.0f} s"
+    cells_train = f"training {count(len(cells), 'cell')} takes about {seconds:,.0f} s"
     return Decision(pays, f"model={name} is {'' if pays else 'not '}compiled: {cells_train}; {gain}")
 
 

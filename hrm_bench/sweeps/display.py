@@ -24,6 +24,7 @@ from hrm_bench.cells.cell import Cell
 from hrm_bench.errors import UsageError
 from hrm_bench.records import store
 from hrm_bench.records.schema import SCHEMA_VERSION, Record
+from hrm_bench.table import count
 from hrm_bench.training import snapshots
 from hrm_bench.training.progress import PROGRESS_FILE
 
@@ -207,12 +208,13 @@ def print_status(title: str, labels: Mapping[str, str], root: Path, *, expected:
         rows.append([labels[name], *status[:4], seconds, status.note, name])
     shown = [column for column in range(len(HEADINGS)) if any(row[column] for row in rows)]
     counts = collections.Counter(status.status for status in statuses.values())
+    counted = ", ".join(f"{number} {status}" for status, number in counts.items())
     cli.print_table(
         title,
         [HEADINGS[column] for column in shown],
         [[row[column] for column in shown] for row in rows],
         text_columns={"cell", "status", "epoch", "note", "folder"},
-        caption=f"{len(labels)} cells: " + ", ".join(f"{number} {status}" for status, number in counts.items()),
+        caption=f"{count(len(labels), 'cell')}: {counted}",
     )
 
 
@@ -224,11 +226,12 @@ def print_plan(cells: Sequence[Cell], root: Path) -> None:
     known = [expected[name] for name in left if name in expected]
     if known:
         print(
-            f"For {len(known)} of {len(left)} cells to run, cells of the same kind have run before; by their medians "
-            f"they take about {sum(known) / 60:.0f} min one after another. launcher=joblib runs one per core at a time."
+            f"For {len(known)} of {count(len(left), 'cell')} to run, cells of the same kind have run before; by their "
+            f"medians they take about {sum(known) / 60:.0f} min one after another. launcher=joblib runs one per core "
+            "at a time."
         )
     elif left:
-        print(f"{len(left)} cells to run; no cell of their kind has run here, so their time is not known.")
+        print(f"{count(len(left), 'cell')} to run; no cell of their kind has run here, so their time is not known.")
     for decision in compiling.decide([cell for cell in cells if cell.folder.name in left], root).values():
         print(f"{decision.reason}.")
     print("Nothing was run: plan=true.")
