@@ -88,9 +88,9 @@ def decide(cells: Sequence[Cell], root: Path, *, remembers: bool = False) -> dic
     groups = defaultdict[str, list[Cell]](list)
     if any(cell.config.trainer.compile == "always" for cell in cells) and (missing := obstacle()):
         raise UsageError(f"trainer.compile=always: {missing}, or try trainer.compile=never")
-    for cell in cells:
-        if cell.config.trainer.compile == "auto":
-            groups[architecture(cell.config)].append(cell)
+    for alike in _but_for_seed(cells):
+        if alike[0].config.trainer.compile == "auto":
+            groups[architecture(alike[0].config)] += alike
     kept = read(root)
     decisions = {key: kept.get(key) or _decision(key, group) for key, group in groups.items()}
     if remembers and decisions.keys() - kept.keys():
@@ -107,7 +107,7 @@ def _decision(key: str, cells: Sequence[Cell]) -> Decision:
         return Decision(False, f"model={name} is not compiled: only trainer.compile=always compiles on GPUs or ranks")
     if cfg.model._target_ in NO_GAIN:
         return Decision(False, f"model={name} is not compiled: it would gain nothing")
-    num_windows = sum(map(_num_windows, cells))
+    num_windows = sum(len(alike) * _num_windows(alike[0]) for alike in _but_for_seed(cells))
     if num_windows < FEWEST_WINDOWS:
         return Decision(False, f"model={name} is not compiled: {num_windows:,.0f} batches of windows are soon trained")
     if missing := obstacle():
@@ -167,6 +167,14 @@ def _cache() -> Path:
 def _mark(key: str) -> Path:
     """Return the file that says that this machine has compiled an architecture; it goes when the cache goes."""
     return _cache() / f"hrm_bench-{key}.done"
+
+
+def _but_for_seed(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Group cells that differ in their seed alone; a sweep has many, and what they share is computed once."""
+    groups = defaultdict[str, list[Cell]](list)
+    for cell in cells:
+        groups[json.dumps({**cell.values, "seed": None}, sort_keys=True)].append(cell)
+    return [*groups.values()]
 
 
 def _num_windows(cell: Cell) -> float:

@@ -174,7 +174,8 @@ def check_models(cells: Sequence[Cell], root: Path, *, remembers: bool = False) 
     With ``remembers``, the folder keeps which models have passed, with the code that they passed with.
     """
     passed = set(store.read_json(root / PREFLIGHT_FILE) or [])
-    untried = {key: cell for cell in cells if (key := preflight.key(cell)) not in passed}
+    architectures = {preflight.architecture(cell): cell for cell in cells}
+    untried = {key: cell for cell in architectures.values() if (key := preflight.key(cell)) not in passed}
     faults = list[str]()
     for cell in untried.values():
         try:
