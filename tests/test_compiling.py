@@ -51,6 +51,14 @@ def test_a_decision_holds_for_the_folder_whatever_a_later_command_would_decide(t
     assert compiling.is_compiled(elsewhere)
 
 
+def test_a_decision_holds_when_a_later_command_adds_another_architecture(tmp_path, slow_steps):
+    compiling.decide(cells(tmp_path), tmp_path, remembers=True)
+    later = [*cells(tmp_path, *LONG, seeds=(3,)), *cells(tmp_path, *LONG, "recipe.batch_size=3")]
+    decisions = compiling.decide(later, tmp_path, remembers=True)
+    assert [decision.compiled for decision in decisions.values()] == [False, True]
+    assert [compiling.is_compiled(cell) for cell in later] == [False, True, True]
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [

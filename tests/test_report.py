@@ -8,6 +8,7 @@ import made_up
 import pytest
 
 from hrm_bench import cli
+from hrm_bench.records import extras, facts
 from hrm_bench.records.schema import SCHEMA_VERSION, score
 from hrm_bench.report import frame, plots, tables, write
 from hrm_bench.report.frame import Sweep
@@ -398,3 +399,42 @@ def test_a_text_and_its_characters_in_another_order_are_not_ranked_together():
     assert [*Sweep.of(records).whole.variants["rank"]] == [1, 2]
     records[0]["text"], records[1]["text"] = "a text", "its characters, shuffled"
     assert [*Sweep.of(records).whole.variants["rank"]] == [1, 1]
+
+
+def test_the_cost_of_a_variant_is_the_median_over_its_seeds():
+    records = [record("hrm", "none", seed, 11.0) | {"seconds": 10.0 ** (seed - 41)} for seed in (42, 43, 44)]
+    assert set(tables.cost(Sweep.of(records).whole).data["seconds per cell"]) == {"100"}
+
+
+def test_the_leak_that_is_shown_is_the_largest_of_all_seeds_and_of_both_audits():
+    sizes = {42: (0.0, 0.25), 43: (0.0, 0.0), 44: (0.125, 0.0)}
+    records = [
+        record("hrm", "none", seed, 11.0, causal=False)
+        | {"leak": {name: {"perturbation": size, "gradient": size / 2} for name, size in zip("ab", both, strict=True)}}
+        for seed, both in sizes.items()
+    ]
+    shown = tables.leaks(Sweep.of(records).whole).data
+    assert (*shown["by perturbation"], *shown["by gradient"]) == ("0.25", "0.12")
+
+
+def test_the_best_ngram_model_is_chosen_on_validation_and_not_on_test():
+    one = record("hrm", "none", 42, 11.0)
+    one["floors"] = {"validation": counted(23.0, 7.6), "test": counted(28.0, 13.0)}
+    assert facts.ngram(one, "window") == ("kneser_ney_7", 7.6, 13.0)
+
+
+def test_validation_and_not_test_says_whether_a_run_left_the_plateau():
+    stuck, left = (record("hrm", "none", 42, perplexity) for perplexity in (22.0, 11.0))
+    stuck["test"], left["test"] = left["test"], stuck["test"]
+    assert facts.is_on_plateau(stuck)
+    assert not facts.is_on_plateau(left)
+
+
+def test_a_search_gains_on_its_first_finished_trial():
+    trials = [{"values": {}, "perplexity": value, "cell": ""} for value in (None, 10.0, 12.0, 8.0)]
+    assert extras.gains(trials) == [(2, 0.0), (3, 0.0), (4, pytest.approx(20.0))]
+
+
+def test_of_two_records_with_one_seed_the_later_one_counts():
+    (row,) = rows([record("hrm", "none", 42, perplexity) for perplexity in (11.0, 13.0)])
+    assert (row.seeds, row.validation_mean) == (1, pytest.approx(13.0))

@@ -250,6 +250,11 @@ def test_more_seeds_at_the_same_lengths_do_not_make_a_law_any_surer():
     assert once.at(1_000_000) == pytest.approx(often.at(1_000_000))
 
 
+def test_a_power_law_is_fitted_to_the_mean_of_the_logarithms_at_each_x():
+    once = power_law([10.0, 1000.0], [4.0, 1.0])
+    assert power_law([10.0, 10.0, 1000.0], [2.0, 8.0, 1.0]).exponent == pytest.approx(once.exponent)
+
+
 def test_the_sign_flip_test_of_sixteen_seeds_tries_all_signs():
     found = paired_difference([2.0 + each for each in range(16)], [1.0] * 16)
     assert found.p == 2 / 2**16
