@@ -21,7 +21,7 @@ from hrm_bench.layers.dropout import Dropout
 from hrm_bench.layers.gate import Gated, GateMeans
 from hrm_bench.layers.initialisation import initialise, stream_seed
 from hrm_bench.layers.mean import Mean
-from hrm_bench.steps import Objective, Step, follow
+from hrm_bench.steps import Objective, Step, follow, take
 
 State = tuple[Tensor, ...]  # each (B, T, D): what goes from segment to segment of one window
 MOST_COMPILED = 128
@@ -259,22 +259,16 @@ class CharLM(lightning.LightningModule):
             torch.cuda.manual_seed(seed)
 
     def _take(self, step: Step) -> None:
-        """Take one clipped optimizer step on the sum of its losses, with one graph at a time.
-
-        Parameters that no loss reaches keep no gradient, so AdamW leaves them alone.
-        """
         optimizers: Any = self.optimizers()  # Lightning unpacks a single one
-        optimizer = optimizers[step.optimizer] if isinstance(optimizers, list) else optimizers
-        optimizer.zero_grad(set_to_none=True)
         wrapped = self.trainer.strategy.model
-        for number, loss in enumerate(step.losses, start=1):
-            is_last = number == step.num_losses  # only then do ranks average their gradients
+
+        def backward(loss: Tensor, is_last: bool) -> None:
+            # Ranks average their gradients at the last loss of a step.
             with wrapped.no_sync() if isinstance(wrapped, DistributedDataParallel) and not is_last else nullcontext():
                 self.manual_backward(loss)
-        if self.objective.gradient_clip is not None:
-            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            nn.utils.clip_grad_norm_(parameters, self.objective.gradient_clip)
-        optimizer.step()
+
+        optimizer = optimizers[step.optimizer] if isinstance(optimizers, list) else optimizers
+        take(step, optimizer, gradient_clip=self.objective.gradient_clip, backward=backward)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what an epoch has gathered so far, of every rank; not to a file of weights alone."""

@@ -4,10 +4,10 @@ Shapes: B lanes, T characters, V vocabulary.
 """
 
 from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hrm_bench.layers.carried import Memory
 
@@ -56,3 +56,23 @@ def follow(steps: Steps, take: Callable[[Step], None]) -> Trained:
         except StopIteration as end:
             return end.value
         take(step)
+
+
+def take(step: Step, optimizer: Any, *, gradient_clip: float | None, backward: Callable[[Tensor, bool], None]) -> None:
+    """Take one clipped optimizer step on the sum of its losses, with one graph at a time.
+
+    Parameters that no loss reaches keep no gradient, so AdamW leaves them alone.
+
+    Args:
+        step: the losses.
+        optimizer: that of the step.
+        gradient_clip: largest norm of the gradients together; None: any.
+        backward: adds a loss's gradients; it is told whether the loss is the step's last.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    for number, loss in enumerate(step.losses, start=1):
+        backward(loss, number == step.num_losses)
+    if gradient_clip is not None:
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        nn.utils.clip_grad_norm_(parameters, gradient_clip)
+    optimizer.step()

@@ -91,7 +91,7 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, slow_steps, monkeypat
 
 def test_seeds_share_an_architecture_and_other_shapes_do_not():
     names = [
-        compiling.architecture(quick(*words))
+        compiling.program(quick(*words))
         for words in ((), ("seed=7",), ("recipe.learning_rate=0.1",), ("recipe.batch_size=3",), ("model.width=8",))
     ]
     assert names[0] == names[1] == names[2]

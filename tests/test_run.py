@@ -22,7 +22,8 @@ from omegaconf import OmegaConf
 
 import hrm_bench
 from hrm_bench.cells.cell import Cell
-from hrm_bench.cells.run import LEVELS, _check_best, cell_folder, clear, fail, run_cell
+from hrm_bench.cells.host import LEVELS
+from hrm_bench.cells.run import _check_best, cell_folder, clear, fail, run_cell
 from hrm_bench.config.compose import SWEEP_KEYS
 from hrm_bench.data.corpora import Library
 from hrm_bench.evidence import floors, measures

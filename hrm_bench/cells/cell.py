@@ -1,5 +1,6 @@
 """A cell: one training run, wholly described by its config."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -58,6 +59,11 @@ class Cell:
         """The config as plain values, without what a command does with its cells."""
         values = cast(dict[str, Any], OmegaConf.to_container(self.config, resolve=True))
         return {key: value for key, value in values.items() if key not in SWEEP_KEYS}
+
+    @cached_property
+    def but_for_seed(self) -> str:
+        """The values but for the seed, as text: equal for the cells of one variant."""
+        return json.dumps({**self.values, "seed": None}, sort_keys=True)
 
 
 def _key(override: str) -> str:

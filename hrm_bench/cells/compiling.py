@@ -11,7 +11,6 @@ import hashlib
 import json
 import math
 import os
-import shutil
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -25,7 +24,9 @@ from omegaconf import DictConfig
 
 from hrm_bench import numerics
 from hrm_bench.cells.cell import Cell
+from hrm_bench.cells.host import undisturbed
 from hrm_bench.charlm import Batch, CharLM
+from hrm_bench.config.compose import has_compiler
 from hrm_bench.errors import UsageError
 from hrm_bench.records import store
 from hrm_bench.table import count
@@ -55,11 +56,11 @@ def is_compiled(cell: Cell) -> bool:
     trainer = cell.config.trainer
     if trainer.compile != "auto":
         return bool(trainer.compile == "always")
-    decision = read(cell.folder.parent).get(architecture(cell.config))
+    decision = read(cell.folder.parent).get(program(cell.config))
     return decision is not None and decision.compiled
 
 
-def architecture(cfg: DictConfig) -> str:
+def program(cfg: DictConfig) -> str:
     """Return a digest of all that the compiled code depends on."""
     values = {
         "model": {key: value for key, value in cfg.model.items() if key not in ("name", "objective")},
@@ -90,7 +91,7 @@ def decide(cells: Sequence[Cell], root: Path, *, remembers: bool = False) -> dic
         raise UsageError(f"trainer.compile=always: {missing}, or try trainer.compile=never")
     for alike in _but_for_seed(cells):
         if alike[0].config.trainer.compile == "auto":
-            groups[architecture(alike[0].config)] += alike
+            groups[program(alike[0].config)] += alike
     kept = read(root)
     decisions = {key: kept.get(key) or _decision(key, group) for key, group in groups.items()}
     if remembers and decisions.keys() - kept.keys():
@@ -123,7 +124,7 @@ def _decision(key: str, cells: Sequence[Cell]) -> Decision:
 
 def obstacle() -> str | None:
     """Return why this machine cannot compile, or None if it can."""
-    if not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
+    if not has_compiler():
         return "this machine has neither g++ nor clang++"
     try:
         folder = _cache()  # which creates it
@@ -139,10 +140,10 @@ def warm_up(model: CharLM, cfg: DictConfig) -> None:
 
     If it is new to this machine, one process compiles it and the others wait for its cache.
     """
-    key = architecture(cfg)
+    key = program(cfg)
     twin = copy.deepcopy(model)
     twin.compile_training(math.ceil(lanes_per_batch(cfg) / cfg.trainer.micro_batches))
-    with _alone(key), torch.random.fork_rng(devices=[]):
+    with _alone(key), undisturbed():
         without_trainer(twin)(_batch(twin, cfg))
         _mark(key).touch()
 
@@ -173,7 +174,7 @@ def _but_for_seed(cells: Sequence[Cell]) -> list[list[Cell]]:
     """Group cells that differ in their seed alone; a sweep has many, and what they share is computed once."""
     groups = defaultdict[str, list[Cell]](list)
     for cell in cells:
-        groups[json.dumps({**cell.values, "seed": None}, sort_keys=True)].append(cell)
+        groups[cell.but_for_seed].append(cell)
     return [*groups.values()]
 
 
@@ -193,17 +194,13 @@ def _batch(model: CharLM, cfg: DictConfig) -> Batch:
 
 def _seconds_per_window(cell: Cell) -> float:
     """Measure how long the steps of a batch of windows take, not compiled."""
-    cfg = cell.config
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(cfg.trainer.num_threads)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            model = build(cfg, len(cell.corpus.vocabulary))
-            train, batch, seconds = without_trainer(model), _batch(model, cfg), []
-            for _ in range(3):
-                started = time.perf_counter()
-                train(batch)
-                seconds.append(time.perf_counter() - started)
-    finally:
-        torch.set_num_threads(num_threads)
+    cfg, seconds = cell.config, []
+    with undisturbed():
+        torch.set_num_threads(cfg.trainer.num_threads)
+        model = build(cfg, len(cell.corpus.vocabulary))
+        train, batch = without_trainer(model), _batch(model, cfg)
+        for _ in range(3):
+            started = time.perf_counter()
+            train(batch)
+            seconds.append(time.perf_counter() - started)
     return min(seconds)

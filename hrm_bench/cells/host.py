@@ -1,14 +1,30 @@
-"""What a cell leaves as it found it in the process that runs it, such as a notebook or another program."""
+"""The process that runs a cell, such as a notebook: what the cell leaves as it was, and where libraries log to."""
 
 import contextlib
+import logging
 import os
 import random
+import warnings
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy
 import torch
 
 OTHERS = "WANDB_"  # variables by which W&B finds its own service again
+LEVELS = {  # by logger: what of it is kept in a cell's log
+    "hrm_bench": logging.INFO,
+    "lightning.pytorch": logging.WARNING,
+    "lightning.fabric": logging.WARNING,
+    "py.warnings": logging.WARNING,
+}
+EXPECTED_WARNINGS = (
+    ".*does not have many workers.*",  # windows are indexed in memory: workers would have nothing to do
+    "Checkpoint directory .* exists and is not empty",  # the checkpoint is in the cell's folder, beside its config
+    "The `srun` command is available on your system.*",  # a cell is one task; Lightning would make each task a rank
+    ".*treespec, LeafSpec.*",  # Lightning's own use of PyTorch
+)
 
 
 @contextlib.contextmanager
@@ -33,3 +49,27 @@ def undisturbed() -> Iterator[None]:
                 os.environ[name] = environment[name]
             else:
                 del os.environ[name]
+
+
+@contextlib.contextmanager
+def log_to(path: Path) -> Iterator[None]:
+    """Write what libraries log and warn of to a cell's log while it lasts, and nothing of it to the terminal."""
+    handler = logging.FileHandler(path, delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    with contextlib.ExitStack() as stack:
+        stack.callback(handler.close)
+        for name, level in LEVELS.items():
+            logger = logging.getLogger(name)
+            stack.callback(_configure, logger, logger.handlers, logger.propagate, logger.level)
+            _configure(logger, [handler], False, level)
+        logging.captureWarnings(True)
+        stack.callback(logging.captureWarnings, False)
+        stack.enter_context(warnings.catch_warnings())
+        for message in EXPECTED_WARNINGS:
+            warnings.filterwarnings("ignore", message=message)
+        yield
+
+
+def _configure(logger: logging.Logger, handlers: list[Any], propagate: bool, level: int) -> None:
+    logger.handlers, logger.propagate = handlers, propagate
+    logger.setLevel(level)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hrm_bench.cells.cell import Cell
+from hrm_bench.cells.host import undisturbed
 from hrm_bench.cells.provenance import code_version
 from hrm_bench.charlm import Batch, CharLM
 from hrm_bench.errors import UsageError
@@ -54,44 +55,43 @@ def key(cell: Cell) -> str:
 
 
 def architecture(cell: Cell) -> str:
-    """Return what of a cell's config decides how its model behaves, apart from the seed and the recipe's numbers."""
-    values = {key: value for key, value in cell.values.items() if key in ("model", "memory", "data", "scale")}
-    return json.dumps(values, sort_keys=True)
+    """Return what of a cell decides how its model behaves, apart from the seed and the numbers of the recipe."""
+    data, recipe = cell.values["data"], cell.values["recipe"]
+    values = {key: cell.values[key] for key in ("model", "memory", "scale")}
+    values |= {key: data[key] for key in ("window", "windows_per_sample")}
+    values |= {key: recipe[key] for key in ("optimizer", "gradient_depth")}
+    return json.dumps({**values, "vocabulary": len(cell.corpus.vocabulary)}, sort_keys=True)
 
 
 def check(cell: Cell) -> None:
     """Try the cell's model. Raises UsageError with the first breach of the contract.
 
-    No random stream of the process moves.
+    The process stays as it is: its random streams, for example.
     """
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(cell.config.trainer.num_threads)
-    try:
+    with undisturbed():
+        torch.set_num_threads(cell.config.trainer.num_threads)
         _check(cell)
-    finally:
-        torch.set_num_threads(num_threads)
 
 
 def _check(cell: Cell) -> None:
     label = f"model={cell.config.model.name}"
     stage = ["building it"]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        try:
-            for name in _stages(cell):
-                stage[:] = [name]
-        except Breach as breach:
-            raise UsageError(f"{label}: {breach}; {CONTRACT}") from breach
-        except UsageError:
-            raise
-        except (MemoryError, torch.OutOfMemoryError) as error:
-            raise UsageError(f"{label}: does not fit into this machine's memory; try a smaller model.width") from error
-        except Exception as error:
-            message = " ".join(str(error).split()) or "without a message"
-            where = _where(error, cell.config.model._target_)
-            raise UsageError(
-                f"{label}: {where} raised {type(error).__name__} ({message}) in the preflight, {stage[0]}; {CONTRACT}"
-            ) from error
+    torch.manual_seed(0)
+    try:
+        for name in _stages(cell):
+            stage[:] = [name]
+    except Breach as breach:
+        raise UsageError(f"{label}: {breach}; {CONTRACT}") from breach
+    except UsageError:
+        raise
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise UsageError(f"{label}: does not fit into this machine's memory; try a smaller model.width") from error
+    except Exception as error:
+        message = " ".join(str(error).split()) or "without a message"
+        where = _where(error, cell.config.model._target_)
+        raise UsageError(
+            f"{label}: {where} raised {type(error).__name__} ({message}) in the preflight, {stage[0]}; {CONTRACT}"
+        ) from error
 
 
 def _where(error: Exception, target: str) -> str:

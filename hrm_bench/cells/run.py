@@ -7,11 +7,9 @@ import logging
 import platform
 import shutil
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import filelock
 import torch
@@ -20,11 +18,13 @@ from omegaconf import DictConfig, OmegaConf
 from hrm_bench import numerics
 from hrm_bench.cells import compiling, preflight
 from hrm_bench.cells.cell import Cell
-from hrm_bench.cells.host import undisturbed
+from hrm_bench.cells.host import log_to, undisturbed
 from hrm_bench.cells.provenance import code_version
 from hrm_bench.cells.trackers import Tracker, tracker_of
+from hrm_bench.charlm import CharLM
 from hrm_bench.data.corpora import Library
 from hrm_bench.data.text import VOCABULARIES
+from hrm_bench.data.windows import Windows
 from hrm_bench.evidence import floors, probes
 from hrm_bench.evidence.measures import Trained, measure
 from hrm_bench.records import store
@@ -41,18 +41,6 @@ LOG_FILE = "log.txt"
 RESUMED = (snapshots.SNAPSHOT_FILE, snapshots.BEST_FILE, LOG_FILE)  # that a resumed cell keeps
 WRITTEN = (*RESUMED, store.RECORD_FILE, store.CONFIG_FILE, HISTORY_FILE, progress.PROGRESS_FILE)
 PATTERNS = (*WRITTEN, *(f".{name}.[0-9]*" for name in WRITTEN), "log-rank[0-9]*.txt", "wandb")
-LEVELS = {  # by logger: what of it is kept in a cell's log
-    "hrm_bench": logging.INFO,
-    "lightning.pytorch": logging.WARNING,
-    "lightning.fabric": logging.WARNING,
-    "py.warnings": logging.WARNING,
-}
-EXPECTED_WARNINGS = (
-    ".*does not have many workers.*",  # windows are indexed in memory: workers would have nothing to do
-    "Checkpoint directory .* exists and is not empty",  # the checkpoint is in the cell's folder, beside its config
-    "The `srun` command is available on your system.*",  # a cell is one task; Lightning would make each task a rank
-    ".*treespec, LeafSpec.*",  # Lightning's own use of PyTorch
-)
 
 
 @functools.cache
@@ -176,8 +164,6 @@ def _run_locked(cell: Cell, notes: list[str], stop: StopSignal) -> Record:
 def _train_and_measure(cell: Cell, mirror: Tracker, provenance: dict[str, str], stop: StopSignal) -> Record:
     """Train a cell, from its snapshot if there is one; return what its record says of the best epoch's weights.
 
-    If a measure fails, the record has the others, the scores among them, and names the failure.
-
     Raises ``Stopped`` if the cell is asked to stop before training ends.
     """
     cfg, corpus, folder = cell.config, cell.corpus, cell.folder
@@ -186,10 +172,9 @@ def _train_and_measure(cell: Cell, mirror: Tracker, provenance: dict[str, str], 
         numerics.check()
     torch.set_num_threads(cfg.trainer.num_threads)
     peak_memory.reset(cfg.trainer.accelerator)
-    has_memory = cell.memory != "none"
     windows = load_windows(cfg, corpus)
     scale = {name: getattr(windows, name).symbols_per_character for name in ("train", "validation")}
-    recorder = Recorder(folder, mirror, has_memory=has_memory, symbols_per_character=scale)
+    recorder = Recorder(folder, mirror, has_memory=cell.memory != "none", symbols_per_character=scale)
     model = build(cfg, len(corpus.vocabulary))
     if compiled := compiling.is_compiled(cell):
         log.info("training is compiled (trainer.compile=%s)", cfg.trainer.compile)
@@ -211,7 +196,30 @@ def _train_and_measure(cell: Cell, mirror: Tracker, provenance: dict[str, str], 
     recorder.write_history()
     best_epoch = snapshots.load_best(model, folder)
     _check_best(best_epoch, recorder.history)
-    nll, readings = {}, {}
+    record = _measure(cell, model, windows)
+    if record["status"] == "failed" and cfg.fail_fast:
+        stop.request(FAIL_FAST)
+    num_read = len(recorder.history) * characters_per_epoch(cfg, windows)
+    record.update(
+        Record(
+            history=recorder.history,
+            best_epoch=best_epoch,
+            compiled=compiled,
+            seconds=recorder.seconds_before + time.perf_counter() - started,
+            train_seconds=recorder.train_seconds,
+            characters_per_second=num_read / recorder.train_seconds,
+            peak_memory=peak_memory.read(cfg.trainer.accelerator),
+        )
+    )
+    return record
+
+
+def _measure(cell: Cell, model: CharLM, windows: Windows) -> Record:
+    """Score a model with its best weights and measure everything about it.
+
+    If a measure fails, the record has the others, the scores among them, and names the failure.
+    """
+    cfg, corpus, nll, readings = cell.config, cell.corpus, {}, {}
     model.to("cuda" if cfg.trainer.accelerator == "gpu" else "cpu")
     for split, batches in (("validation", windows.val_dataloader()), ("test", windows.test_dataloader())):
         nll[split], readings[split] = probes.read(model, batches, precision=cfg.trainer.precision)
@@ -225,7 +233,7 @@ def _train_and_measure(cell: Cell, mirror: Tracker, provenance: dict[str, str], 
             readings=readings,
             leak_before=preflight.leak_before_training(cell),
             floors=baselines,
-            has_memory=has_memory,
+            has_memory=cell.memory != "none",
             precision=cfg.trainer.precision,
         )
     )
@@ -235,21 +243,7 @@ def _train_and_measure(cell: Cell, mirror: Tracker, provenance: dict[str, str], 
     if failures:
         details = "; ".join(f"{key}: {_reason(error)}" for key, error in failures.items())
         reason = f"trained and scored, but not measured: {details}; the same command only measures again"
-        record.update(Record(reason=reason, log=str(folder / LOG_FILE)))
-        if cfg.fail_fast:
-            stop.request(FAIL_FAST)
-    num_read = len(recorder.history) * characters_per_epoch(cfg, windows)
-    record.update(
-        Record(
-            history=recorder.history,
-            best_epoch=best_epoch,
-            compiled=compiled,
-            seconds=recorder.seconds_before + time.perf_counter() - started,
-            train_seconds=recorder.train_seconds,
-            characters_per_second=num_read / recorder.train_seconds,
-            peak_memory=peak_memory.read(cfg.trainer.accelerator),
-        )
-    )
+        record.update(Record(reason=reason, log=str(cell.folder / LOG_FILE)))
     return record
 
 
@@ -309,27 +303,3 @@ def _is_disk_full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-@contextlib.contextmanager
-def log_to(path: Path) -> Iterator[None]:
-    """Write what libraries log and warn of to a cell's log while it lasts, and nothing of it to the terminal."""
-    handler = logging.FileHandler(path, delay=True)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    with contextlib.ExitStack() as stack:
-        stack.callback(handler.close)
-        for name, level in LEVELS.items():
-            logger = logging.getLogger(name)
-            stack.callback(_configure, logger, logger.handlers, logger.propagate, logger.level)
-            _configure(logger, [handler], False, level)
-        logging.captureWarnings(True)
-        stack.callback(logging.captureWarnings, False)
-        stack.enter_context(warnings.catch_warnings())
-        for message in EXPECTED_WARNINGS:
-            warnings.filterwarnings("ignore", message=message)
-        yield
-
-
-def _configure(logger: logging.Logger, handlers: list[Any], propagate: bool, level: int) -> None:
-    logger.handlers, logger.propagate = handlers, propagate
-    logger.setLevel(level)

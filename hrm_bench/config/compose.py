@@ -158,7 +158,7 @@ def _cross_faults(values: Mapping[str, Any]) -> Iterator[str]:
         if trainer["compile"] == "always":
             yield "trainer.compile=always: compiled code takes what the CPU has; trainer.numerics=portable needs never"
     yield from _device_faults(trainer["accelerator"], trainer["devices"])
-    if trainer["compile"] == "always" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
+    if trainer["compile"] == "always" and not has_compiler():
         yield "trainer.compile=always: needs g++ or clang++, and this machine has neither; try trainer.compile=never"
     objective = values["model"]["objective"]["_target_"]
     for key in ("devices", "micro_batches"):
@@ -205,6 +205,11 @@ def _callback_faults(callbacks: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             callback(values)
         except Exception as error:
             yield f"{word}: cannot be made ({type(error).__name__}: {' '.join(str(error).split())})"
+
+
+def has_compiler() -> bool:
+    """Return whether this machine has a C++ compiler, as compiled training needs."""
+    return any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++")))
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -72,9 +72,8 @@ def plan(cfg: DictConfig, overrides: Sequence[str], root: Path, shared: Shared |
     cell = Cell.of(cfg, root, overrides, shared.library)
     if faults := _length_faults(cell):
         raise UsageError(*faults)
-    but_for_seed = json.dumps({**cell.values, "seed": None}, sort_keys=True)
-    if but_for_seed not in shared.planned:
-        shared.planned.add(but_for_seed)
+    if cell.but_for_seed not in shared.planned:
+        shared.planned.add(cell.but_for_seed)
         load_windows(cfg, cell.corpus)
         for note in [*_unknown_characters(cell), *_model_notes(cell)]:
             shared.print(note)

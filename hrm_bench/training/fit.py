@@ -82,7 +82,7 @@ def fit(
         callbacks.append(EarlyStopping("validation/nll", patience=cfg.recipe.patience, mode="min"))
     if cfg.recipe.averaging:
         callbacks.append(Averaging(cfg.recipe.averaging))
-    listed: Any = OmegaConf.to_container(cfg.trainer.get("callbacks", OmegaConf.create([])))
+    listed: Any = OmegaConf.to_container(cfg.trainer.callbacks)
     own = [callback(values) for values in listed]
     callbacks += own
     trainer = make_trainer(cfg, folder, *callbacks, max_epochs=num_epochs(cfg, windows), environment=environment)
