@@ -29,7 +29,7 @@ def from_module(name: str) -> Any:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and (module_name == error.name or module_name.startswith(f"{error.name}.")):
-            raise UsageError(f"{word}: no module {error.name}, in {Path.cwd()} neither; check its name") from error
+            raise UsageError(f"{word}: no module {error.name} is installed or in {Path.cwd()}; check its name") from error
         raise UsageError(f"{word}: cannot be imported ({error}); install what it needs") from error
     except Exception as error:
         raise UsageError(f"{word}: cannot be imported ({_reason(error)}); mend the module") from error
@@ -39,17 +39,17 @@ def from_module(name: str) -> Any:
         raise UsageError(
             f"{word}: {module_name} has no {attribute}; its callables are {allowed(names) or 'none'}{near}"
         )
-    found = getattr(module, attribute)
-    if callable(found) and not isinstance(found, nn.Module) and num_required(found) == 0:
+    model = getattr(module, attribute)
+    if callable(model) and not isinstance(model, nn.Module) and num_required(model) == 0:
         try:
-            found = found()
+            model = model()
         except Exception as error:
             raise UsageError(f"{word}: {attribute}() fails ({_reason(error)}); it must return a model") from error
-    if not callable(found) and not callable(getattr(found, "step", None)):
+    if not callable(model) and not callable(getattr(model, "step", None)):
         raise UsageError(
-            f"{word}: {type(found).__name__} is not callable; must be a model, or a function that gives one"
+            f"{word}: {type(model).__name__} is not callable; must be a model, or a function that gives one"
         )
-    return found
+    return model
 
 
 CACHES = ("cache", "past_key_values", "cache_params")  # what a cache is called, from version to version

@@ -189,11 +189,11 @@ def num_required(function: Callable[..., Any]) -> int | None:
 
 def _modules(*objects: Any) -> list[nn.Module]:
     """Return the modules that these are, or are methods of, or hold as attributes, or are closures over."""
-    found: dict[int, nn.Module] = {}
+    modules: dict[int, nn.Module] = {}
     for one in objects:
         owner = getattr(one, "__self__", one)
         closure = [cell.cell_contents for cell in getattr(one, "__closure__", None) or ()]
         for value in (owner, *getattr(owner, "__dict__", {}).values(), *closure):
             if isinstance(value, nn.Module):
-                found[id(value)] = value
-    return [*found.values()]
+                modules[id(value)] = value
+    return [*modules.values()]

@@ -1,4 +1,4 @@
-"""What an audit says: its conditions, its findings, and what it has tried."""
+"""The result of an audit: its conditions, its findings, and what was tried."""
 
 from dataclasses import dataclass, field
 
@@ -29,7 +29,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """What an audit has tried and found."""
+    """The texts that an audit has tried, and the breaches that they show."""
 
     name: str
     predicts: str

@@ -43,7 +43,7 @@ class Source(ABC):
 
 
 class Request(NamedTuple):
-    """What a data config asks for: a text, its vocabulary, and what is used of each split."""
+    """The request of a data config: a text, its vocabulary, and what is used of each split."""
 
     source: str
     path: Path | None
