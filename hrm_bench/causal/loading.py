@@ -29,7 +29,7 @@ def from_module(name: str) -> Any:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and (module_name == error.name or module_name.startswith(f"{error.name}.")):
-            raise UsageError(f"{word}: no module {error.name} is installed or in {Path.cwd()}; check its name") from error
+            raise UsageError(f"{word}: no module {error.name}, in {Path.cwd()} neither; check its name") from error
         raise UsageError(f"{word}: cannot be imported ({error}); install what it needs") from error
     except Exception as error:
         raise UsageError(f"{word}: cannot be imported ({_reason(error)}); mend the module") from error
