@@ -11,6 +11,7 @@ import shlex
 import sys
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from hrm_bench.errors import UsageError, allowed
@@ -132,6 +133,9 @@ def run(
     1 if the reader of the output has closed the pipe; 130 after Ctrl-C, with the line ``interrupted``.
     """
     words = sys.argv[1:] if words is None else words
+    if sys.stdout is None or sys.stderr is None:  # closed by the caller, as `>&-` does
+        nowhere = Path(os.devnull).open("w")  # noqa: SIM115
+        sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # not what a notebook puts in its place
             stream.reconfigure(errors="replace")  # a terminal may lack a sign such as ±

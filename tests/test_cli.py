@@ -279,6 +279,14 @@ def test_a_reader_that_has_seen_enough_gets_no_traceback(tmp_path):
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_command_whose_output_is_closed_does_its_work(closed, tmp_path):
+    done = subprocess.run(
+        f"{sys.executable} -m hrm_bench.archive --help {closed}", shell=True, cwd=tmp_path, capture_output=True
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_a_launcher_that_is_not_installed_says_where_it_comes_from():
     error = MissingConfigException("", missing_cfg_file="hydra/launcher/ray", options=["basic", "joblib"])
     message = explain(error)

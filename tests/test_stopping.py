@@ -39,6 +39,14 @@ def test_a_signal_to_a_job_stops_that_job_alone(tmp_path, monkeypatch):
     assert not file.exists()
 
 
+def test_a_job_stops_if_the_command_that_started_it_has_died_and_a_command_does_not(tmp_path, monkeypatch):
+    job, command = StopSignal(tmp_path / "stop"), StopSignal.of_sweep(tmp_path)
+    assert job.requested() is None
+    monkeypatch.setattr(stopping, "PARENT", -1)
+    assert StopSignal(tmp_path / "stop").requested() == stopping.ORPHANED
+    assert (command.requested(), StopSignal().requested()) == (None, None)  # as under nohup
+
+
 def test_a_job_that_ends_leaves_the_request_to_the_others_and_the_sweep_removes_it(tmp_path):
     sweep = StopSignal.of_sweep(tmp_path)
     sweep.request("a test")

@@ -20,6 +20,7 @@ from hrm_bench.models.hrm import HRM
 from hrm_bench.records import store
 from hrm_bench.records.schema import SCHEMA_VERSION, Record
 from hrm_bench.sweeps import display, sweep
+from hrm_bench.training import progress
 from hrm_bench.training.stopping import FAIL_FAST, StopSignal
 
 NO_LOGGER = [*QUICK, "recipe.max_epochs=1", "logger=none"]
@@ -92,20 +93,20 @@ def test_sweeps_that_begin_in_one_folder_at_once_lose_no_cell_of_each_other(tmp_
     assert sorted(sweep.read_manifest(tmp_path)) == sorted(names)
 
 
-def test_a_cell_that_another_sweep_has_at_work_is_passed_over_and_looked_at_again(tmp_path):
+def test_a_cell_that_another_sweep_has_at_work_comes_last_and_its_process_is_named(tmp_path, monkeypatch, capfd):
     planned_cells = planned(tmp_path)
-    order, held = [], locked(planned_cells[0].folder)
-    planned_cells[0].folder.mkdir()
+    folder = planned_cells[0].folder
+    order, held = [], locked(folder)
+    folder.mkdir()
+    progress.write(folder, epoch=1, max_epochs=3, fraction=0.1, perplexity=None)
     assert held.__enter__()
+    monkeypatch.setattr(sweep.time, "sleep", lambda _: held.__exit__(None, None, None))
 
-    def then(cell):
-        order.append(cell.config.seed)
-        if order == [1, 2, 3]:
-            held.__exit__(None, None, None)
-
-    result = executed(planned_cells, tmp_path, in_turn(tmp_path, then))
+    result = executed(planned_cells, tmp_path, in_turn(tmp_path, lambda cell: order.append(cell.config.seed)))
     assert order == [1, 2, 3, 1]
     assert statuses(result) == ["finished"] * 3
+    waiting = f"hrm seed 1: another command is running it (process {os.getpid()}) in {folder}; waiting for its end\n"
+    assert capfd.readouterr().err.count(waiting) == 1
 
 
 def test_fail_fast_stops_at_the_first_failure(tmp_path):
@@ -286,7 +287,10 @@ def test_one_of_each_failure_is_named_and_the_rest_finishes(tmp_path, full_disk,
     assert statuses(result) == ["finished", "finished", "failed", "failed", "finished", "finished"]
     out, err = capfd.readouterr()
     assert re.search(r"hrm seed 3 +│ failed │ ArithmeticError: the \w+ loss of epoch 1 is nan: training has", out)
-    assert re.search(r"hrm seed 4 +│ failed │ the disk is full \(.*\); make room, and the same command resumes", out)
+    assert re.search(
+        r"hrm seed 4 +│ failed │ the disk is full \(No space left on device\); make room, and the same command resumes",
+        out,
+    )
     assert f"{cut_snapshot.folder.name}: last.ckpt was damaged (" in err
     assert f"{cut_record.folder.name}: record.json was damaged (not a record) and is kept as record.json.damaged" in err
 
@@ -371,6 +375,25 @@ def test_status_shows_a_sweep_while_it_runs(tmp_path):
     assert "2 cells: 1 finished, 1 waiting" in seen[1]
     missing = hrm_bench("nowhere", module="hrm_bench.status", cwd=tmp_path)
     assert (missing.returncode, missing.stderr.count("\n")) == (2, 1)
+
+
+def test_the_display_names_the_phase_and_is_not_at_its_end_before_the_cell_is(tmp_path, monkeypatch):
+    (cell,) = planned(tmp_path, seeds=[1])
+    cell.folder.mkdir()
+    seen, enter = [], progress.enter
+
+    def look(*arguments):
+        enter(*arguments)
+        state = store.read_json(cell.folder / "progress.json")
+        seen.append((state["phase"], round(shown._fraction(state), 2), display.cell_status(cell.folder).note))
+
+    monkeypatch.setattr(progress, "enter", look)
+    shown = display.Display([cell])
+    assert shown._fraction({"phase": "training", "fraction": 0.5}) == pytest.approx(0.4)
+    assert run_cell(cell)["status"] == "finished"
+    assert seen == [("scoring", 0.8, "scoring"), ("auditing", 0.86, "auditing")]
+    shown.shares.append(0.5)  # a cell that trained for half of its time
+    assert shown._fraction({"phase": "training", "fraction": 0.5}) == pytest.approx(0.25)
 
 
 def test_a_manifest_cannot_lead_out_of_its_folder(tmp_path):

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import functools
 import logging
+import os
 import platform
 import shutil
 import time
@@ -221,10 +222,12 @@ def _measure(cell: Cell, model: CharLM, windows: Windows) -> Record:
     """
     cfg, corpus, nll, readings = cell.config, cell.corpus, {}, {}
     model.to("cuda" if cfg.trainer.accelerator == "gpu" else "cpu")
+    progress.enter(cell.folder, "scoring")
     for split, batches in (("validation", windows.val_dataloader()), ("test", windows.test_dataloader())):
         nll[split], readings[split] = probes.read(model, batches, precision=cfg.trainer.precision)
     window = cfg.data.window
     baselines = cell.library.derive(corpus, ("floors", window), lambda: floors.of_corpus(corpus, window=window))
+    progress.enter(cell.folder, "auditing")
     record, failures = measure(
         Trained(
             model,
@@ -291,15 +294,20 @@ def _reason(error: Exception) -> str:
     message = f"{type(error).__name__}: {' '.join(str(error).split())}"
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator: " in message:
         return f"out of memory ({message}); try a smaller recipe.batch_size, or trainer.micro_batches=4"
-    if _is_disk_full(error) or "PytorchStreamWriter" in message:
-        return f"the disk is full ({message}); make room, and the same command resumes"
+    if full := _disk_full(error):
+        return f"the disk is full ({full}); make room, and the same command resumes"
     return message
 
 
-def _is_disk_full(error: BaseException | None) -> bool:
-    """Whether an error, or one that it followed, says that the disk, the quota or a file's allowed size is full."""
+def _disk_full(error: BaseException | None) -> str | None:
+    """Return what the system says if the disk, the quota or a file's allowed size is full.
+
+    PyTorch raises an error of its own after that of the system, or alone.
+    """
+    if "PytorchStreamWriter" in str(error):
+        return os.strerror(errno.ENOSPC)
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            return True
+            return os.strerror(error.errno)
         error = error.__cause__ or error.__context__
-    return False
+    return None

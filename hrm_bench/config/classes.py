@@ -5,13 +5,14 @@ The class has a dataclass ``Config``. Its fields are the group's keys, its annot
 number at least 0.
 """
 
+import functools
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Strict, ValidationError, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Strict, ValidationError, create_model
 
 from hrm_bench.config.identity import locate
 from hrm_bench.config.schema import Name, choice, fault, lines, number, shown
@@ -73,16 +74,22 @@ def name_faults(word: str, name: str, base: str) -> Iterator[str]:
 
 def _argument_faults(key: str, named: Any, given: Mapping[str, Any]) -> Iterator[str]:
     """Compare the values that are given with the annotations of the class's Config."""
-    hints = typing.get_type_hints(named.Config)
-    expected = {field.name: hints[field.name] for field in fields(named.Config)}
-    arguments: dict[str, Any] = {name: (_bounded(annotation), ...) for name, annotation in expected.items()}
-    if key == "model":
-        arguments["name"] = (Name, ...)  # a label, which the class does not see
-    schema = create_model("Arguments", __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True), **arguments)
+    schema = _arguments(key, named.Config)
     try:
         schema.model_validate(given)
     except ValidationError as error:
         yield from lines(error, schema, f"{key}.")
+
+
+@functools.cache  # a sweep asks for every cell
+def _arguments(key: str, config: Any) -> type[BaseModel]:
+    """Return a schema of the fields of a class's Config."""
+    hints = typing.get_type_hints(config)
+    expected = {field.name: hints[field.name] for field in fields(config)}
+    arguments: dict[str, Any] = {name: (_bounded(annotation), ...) for name, annotation in expected.items()}
+    if key == "model":
+        arguments["name"] = (Name, ...)  # a label, which the class does not see
+    return create_model("Arguments", __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True), **arguments)
 
 
 def _bounded(annotation: Any) -> Any:

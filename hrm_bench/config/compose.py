@@ -1,5 +1,6 @@
 """Compose a cell's config from words such as ``model=hrm seed=3``, and check all its values at once."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -69,13 +70,20 @@ def _config_dir(words: Sequence[str]) -> tuple[Path | None, list[str]]:
 
 def loaded(load: Callable[[], DictConfig]) -> DictConfig:
     """Return the config that Hydra loads, without Hydra's own part. Raises UsageError."""
-    try:
+    with explained():
         cfg = load()
-    except (*COMPOSITION_ERRORS, ValueError, OSError) as error:  # for some values of groups, and for too long a name
-        raise UsageError(explain(error)) from error
     with open_dict(cfg):
         del cfg["hydra"]
     return cfg
+
+
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+    """Turn errors of Hydra and OmegaConf into UsageError."""
+    try:
+        yield
+    except (*COMPOSITION_ERRORS, ValueError, OSError) as error:  # for some values of groups, and for too long a name
+        raise UsageError(explain(error)) from error
 
 
 def explain(error: Exception) -> str:
@@ -117,15 +125,15 @@ def check(cfg: DictConfig) -> None:
         raise UsageError(*faults)
     del converted["model"]
     with open_dict(cfg):
-        _replace(cfg, converted)
+        _replace(cfg, values, converted)
 
 
-def _replace(cfg: DictConfig, values: Mapping[str, Any]) -> None:
-    """Give a config those values that it lacks or has in another type."""
-    for key, value in values.items():
-        if isinstance(value, dict) and key in cfg:
-            _replace(cfg[key], value)
-        elif key not in cfg or type(cfg[key]) is not type(value) or cfg[key] != value:
+def _replace(cfg: DictConfig, values: Mapping[str, Any], converted: Mapping[str, Any]) -> None:
+    """Give a config those values that it lacks or has in another type; ``values`` are its own, resolved."""
+    for key, value in converted.items():
+        if isinstance(value, dict) and key in values:
+            _replace(cfg[key], values[key], value)
+        elif key not in values or type(values[key]) is not type(value) or values[key] != value:
             cfg[key] = value
 
 

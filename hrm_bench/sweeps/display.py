@@ -8,15 +8,14 @@ import collections
 import contextlib
 import json
 import statistics
-import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from hrm_bench import cli
 from hrm_bench.cells import compiling
@@ -29,20 +28,12 @@ from hrm_bench.training import snapshots
 from hrm_bench.training.progress import PROGRESS_FILE
 
 POLL_SECONDS = 0.25
-MANY = 100  # cells whose planning takes seconds
+TRAINING = "training"
+LATER_PHASES = {"scoring": 0.0, "auditing": 0.3}  # of what follows training: how much is done as a phase begins
+TRAINING_SHARE = 0.8  # of a cell's time, before a cell of the command has finished
 SILENT_SECONDS = 120.0  # after which a cell without new progress is shown as stopped
 TIME_FACTORS = {"model": None, "memory": None, "data": None, "recipe": None, "trainer": None, "scale": 1}  # of a config
 HEADINGS = ["cell", "status", "epoch", "validation perplexity", "seconds", "expected seconds", "note", "folder"]
-
-
-def planning(combinations: Sequence[Sequence[str]]) -> Iterator[Sequence[str]]:
-    """Yield the words of each cell to plan, with a bar in a terminal, and a line elsewhere if there are many."""
-    console = Console(stderr=True)
-    if not console.is_terminal and len(combinations) >= MANY:
-        print(f"planning {len(combinations):,} cells", file=sys.stderr)
-    columns = (TextColumn("planning"), BarColumn(bar_width=20), MofNCompleteColumn(), TextColumn("cells"))
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        yield from progress.track(combinations)
 
 
 class CellStatus(NamedTuple):
@@ -67,6 +58,7 @@ class Display:
         self.waiting = [cell.folder for cell in cells]  # those that have not ended
         self.tasks: dict[Path, TaskID] = {}  # of running cells
         self.fractions: dict[Path, float] = {}  # of running cells: how much of their epochs is done
+        self.shares: list[float] = []  # of cells that have finished: training's part of their time
         self.console = Console(stderr=True)
         self.progress = Progress(
             TextColumn("{task.description}", markup=False),
@@ -125,11 +117,19 @@ class Display:
     def _show_running(self, folder: Path, state: Mapping[str, Any]) -> None:
         if folder not in self.tasks:
             self.tasks[folder] = self.progress.add_task(self.names[folder], total=1.0, note="")
-        self.fractions[folder] = state["fraction"]
-        note = f"epoch {state['epoch']} of at most {state['max_epochs']}"
+        self.fractions[folder] = fraction = self._fraction(state)
+        note = f"{state['phase']} after " if state["phase"] != TRAINING else ""
+        note += f"epoch {state['epoch']} of at most {state['max_epochs']}"
         if state["perplexity"] is not None:
             note += f", validation perplexity {state['perplexity']:.2f}"
-        self.progress.update(self.tasks[folder], completed=state["fraction"], note=note)
+        self.progress.update(self.tasks[folder], completed=fraction, note=note)
+
+    def _fraction(self, state: Mapping[str, Any]) -> float:
+        """Return how much of a cell is done: its training takes about as much of its time as in the cells before."""
+        training = statistics.median(self.shares) if self.shares else TRAINING_SHARE
+        if state["phase"] == TRAINING:
+            return float(training * state["fraction"])
+        return training + (1 - training) * LATER_PHASES.get(state["phase"], 0.0)
 
     def _show_end(self, folder: Path, record: Mapping[str, Any]) -> None:
         self.waiting.remove(folder)
@@ -139,6 +139,7 @@ class Display:
         if record["status"] != "finished":
             self._print(f"{self.names[folder]}: {record['status']}: {record['reason']}")
             return
+        self.shares.append(min(1.0, record["train_seconds"] / record["seconds"]))
         left = f"; {self._time_left()}" if self.waiting else ""
         self._print(
             f"{self.names[folder]}: best epoch {record['best_epoch']}, "
@@ -176,7 +177,8 @@ def cell_status(folder: Path) -> CellStatus:
         has_begun = (folder / store.CONFIG_FILE).exists()
         return CellStatus("stopped", note=snapshot) if has_begun else CellStatus("waiting")
     perplexity = "" if state["perplexity"] is None else f"{state['perplexity']:.2f}"
-    status = CellStatus("running", f"{state['epoch']} of at most {state['max_epochs']}", perplexity)
+    phase = "" if (name := state.get("phase", TRAINING)) == TRAINING else name
+    status = CellStatus("running", f"{state['epoch']} of at most {state['max_epochs']}", perplexity, note=phase)
     if silent < SILENT_SECONDS:
         return status
     return status._replace(status="stopped", note=f"silent for {silent / 60:.0f} min; if it was killed, it {snapshot}")

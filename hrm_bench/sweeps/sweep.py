@@ -26,6 +26,7 @@ from hrm_bench.records.facts import text_name
 from hrm_bench.records.schema import SCHEMA_VERSION, Record
 from hrm_bench.sweeps.display import Display
 from hrm_bench.training.build import build, load_windows
+from hrm_bench.training.progress import PROGRESS_FILE
 from hrm_bench.training.stopping import FAIL_FAST, Stopped, StopSignal
 
 MANIFEST_FILE = "sweep.json"
@@ -160,7 +161,7 @@ def execute(
     has_run = bool(pending)
     _write_manifest(cells, root, command)
     with Display(pending, num_skipped=len(cells) - len(pending)), suppress(Stopped):  # ``stop`` has the reason
-        _run(pending, launch, stop, outcomes)
+        _run(pending, launch, stop, outcomes, shared)
     for cell in cells:
         if outcomes.get(cell.folder, {"status": "busy"})["status"] == "busy":
             outcomes[cell.folder] = store.read_or_set_aside(cell.folder)[0] or Record(status="waiting")
@@ -221,7 +222,7 @@ def _prepare(cells: Sequence[Cell], finished: Outcomes, shared: Shared) -> tuple
     return finished, pending
 
 
-def _run(cells: Sequence[Cell], launch: Launch, stop: StopSignal, outcomes: Outcomes) -> None:
+def _run(cells: Sequence[Cell], launch: Launch, stop: StopSignal, outcomes: Outcomes, shared: Shared) -> None:
     """Launch cells until each has an outcome, or until the command is to stop.
 
     If a process dies, the launch raises. Then every cell that was being trained is launched again by itself, so that
@@ -239,7 +240,7 @@ def _run(cells: Sequence[Cell], launch: Launch, stop: StopSignal, outcomes: Outc
                 groups.extendleft(reversed(_groups_after_death(group, outcomes)))
         busy = [] if groups else [cell for cell in cells if outcomes[cell.folder]["status"] == "busy"]
         if busy:
-            _wait_for_one(busy, stop)
+            _wait_for_one(busy, stop, shared)
             groups.append(busy)
 
 
@@ -271,13 +272,17 @@ def _died(cell: Cell, error: Exception, stop: StopSignal) -> Record:
     return fail(cell, reason)
 
 
-def _wait_for_one(cells: Sequence[Cell], stop: StopSignal) -> None:
-    """Wait until one of these cells, which another command is running, is free."""
+def _wait_for_one(cells: Sequence[Cell], stop: StopSignal, shared: Shared) -> None:
+    """Wait until one of these cells, which another command is running, is free; say so."""
     while not stop.requested():
         for cell in cells:
             with locked(cell.folder) as is_free:
                 if is_free:
                     return
+        for cell in cells:
+            state = store.read_json(cell.folder / PROGRESS_FILE) or {}
+            process = f" (process {state['process']})" if "process" in state else ""
+            shared.print(f"{cell.label}: another command is running it{process} in {cell.folder}; waiting for its end")
         time.sleep(POLL_SECONDS)
 
 

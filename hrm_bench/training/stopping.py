@@ -2,8 +2,9 @@
 
 A signal interrupts nothing by itself. It leaves a request, which a cell sees at its next batch: it writes a snapshot
 and ends as ``interrupted``. A sweep's request is also a file in its folder, which its cells in other processes and on
-other machines read; a signal to one of those stops that one alone. A process that has not stopped after GRACE seconds
-(it was not training, say), or at a second signal, is stopped by an exception in its main thread.
+other machines read; a signal to one of those stops that one alone. A sweep's job stops too if the process that started
+it dies, so that the same command does not wait for it. A process that has not stopped after GRACE seconds (it was not
+training, say), or at a second signal, is stopped by an exception in its main thread.
 
 A sweep creates a ``StopSignal`` (``of_sweep``), listens, and passes it down. A job learns of it only by the environment
 (VARIABLE) or, in the sweep's own process, by the signal handlers: ``of_process`` looks at both.
@@ -27,6 +28,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 QUEUED = "SUBMITIT_EXECUTOR"  # in the environment of submitit's jobs, which submitit stops by handlers of its own
 FAIL_FAST = "another cell failed, and fail_fast=true"
 ANOTHER_RANK = "another process of the cell was stopped"
+ORPHANED = "the command that started this process has died"
+PARENT = os.getppid()  # as this process began
 
 
 class Stopped(BaseException):
@@ -66,6 +69,8 @@ class StopSignal:
         """Return why this process is to stop, or None. Cheap enough to call at every batch."""
         if self.reason is None and self.file is not None and time.monotonic() - self._read_at > SECONDS_BETWEEN_READS:
             self._read_at = time.monotonic()
+            if not self.is_sweep and os.getppid() != PARENT:
+                self.reason = ORPHANED
             with contextlib.suppress(FileNotFoundError):
                 self.reason = self.file.read_text(encoding="utf-8") or "stopped"
         return self.reason

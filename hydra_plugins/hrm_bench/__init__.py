@@ -2,21 +2,24 @@
 
 Hydra imports this module whenever any Hydra program starts, so it imports hrm_bench and Ray only when it runs cells.
 Of Hydra it uses these private names: the module ``hydra._internal.core_plugins.basic_sweeper``, and of its class
-BasicSweeper the method ``_parse_config`` (``hydra.sweeper.params`` as words) and ``split_arguments`` (lists to jobs).
+BasicSweeper the method ``_parse_config`` (``hydra.sweeper.params`` as words) and ``split_arguments`` (lists to jobs);
+of ConfigLoaderImpl the method ``_apply_overrides_to_config`` (values into a composed config).
 """
 
 import copy
+import functools
 import os
-import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
@@ -27,9 +30,6 @@ if TYPE_CHECKING:
     from hrm_bench.records.schema import Record
     from hrm_bench.sweeps.sweep import Shared
     from hrm_bench.training.stopping import StopSignal
-
-
-SEED = re.compile(r"seed=(0|[1-9]\d*)")
 
 
 @dataclass
@@ -62,17 +62,21 @@ class CellSweeper(BasicSweeper):
         super().__init__(max_batch_size=max_batch_size, params=params)
         self.cases = cases
         self.search = search
-        self.composed: dict[tuple[str, ...], DictConfig] = {}  # by the words of a cell, but for its seed
+        self.composed: dict[tuple[str, ...], DictConfig] = {}  # by the words of a cell that choose configs
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run the cells. The command exits here, because Hydra drops what a sweeper returns."""
-        from hrm_bench import train
-        from hrm_bench.sweeps.sweep import Shared
+        from hrm_bench.sweeps.planning import planning
 
         assert self.config is not None
         root = Path(self.config.hydra.sweep.dir).absolute()
+        words = planning(self._words(arguments))  # whose first line comes before imports that take seconds
+
+        from hrm_bench import train
+        from hrm_bench.sweeps.sweep import Shared
+
         shared = Shared()
-        cells = self._plan(arguments, root, shared)
+        cells = self._plan(words, root, shared)
         if self.search is None:
             status = train.run_cells(cells, root, self._launch)
         else:
@@ -87,21 +91,25 @@ class CellSweeper(BasicSweeper):
         if status:
             sys.exit(status)
 
-    def _plan(self, arguments: list[str], root: Path, shared: "Shared") -> "list[Cell]":
-        """Return the sweep's cells in the order of its cases and lists, each once. Raises UsageError."""
+    def _words(self, arguments: list[str]) -> list[list[str]]:
+        """Return the words of each cell, in the order of the sweep's cases and lists. Raises UsageError."""
         from hrm_bench.errors import UsageError
-        from hrm_bench.sweeps.display import planning
 
         if self.max_batch_size is not None and self.max_batch_size < 1:
             raise UsageError(f"hydra.sweeper.max_batch_size={self.max_batch_size}: must be at least 1, or null for all")
-        cells: dict[Path, Cell] = {}
-        faults: dict[str, None] = {}
-        combinations = [
+        return [
             words
             for case in self.cases or [[]]
             for words in self._combinations([*self._parse_config(), *case, *arguments])
         ]
-        for words in planning(combinations):
+
+    def _plan(self, combinations: Iterable[Sequence[str]], root: Path, shared: "Shared") -> "list[Cell]":
+        """Return the sweep's cells, each once. Raises UsageError."""
+        from hrm_bench.errors import UsageError
+
+        cells: dict[Path, Cell] = {}
+        faults: dict[str, None] = {}
+        for words in combinations:
             try:
                 cell = self._cell(words, root, shared)
             except UsageError as error:
@@ -127,23 +135,38 @@ class CellSweeper(BasicSweeper):
 
     def _cell(self, words: Sequence[str], root: Path, shared: "Shared") -> "Cell":
         """Return the checked cell that these words compose. Raises UsageError."""
-        from hrm_bench.config.compose import loaded, not_searched
+        from hrm_bench.config.compose import not_searched
         from hrm_bench.sweeps.sweep import plan
 
-        assert self.hydra_context is not None
-        assert self.config is not None
-        loader, config = self.hydra_context.config_loader, self.config
-        others = tuple(word for word in words if not SEED.fullmatch(word))
-        if others not in self.composed:  # Hydra takes 80 ms, and cells that differ in their seed are the same to it
-            self.composed[others] = loaded(lambda: loader.load_sweep_config(config, [*others]))
-        cfg = copy.deepcopy(self.composed[others])
-        for word in words:
-            if seed := SEED.fullmatch(word):
-                cfg.seed = int(seed[1])
+        cfg = self._composed(words)
         cell = plan(cfg, words, root, shared)
         if note := not_searched(cfg):
             shared.print(note)
         return cell
+
+    def _composed(self, words: Sequence[str]) -> DictConfig:
+        """Return the config that these words compose. Raises UsageError.
+
+        Hydra takes 80 ms to compose, and applies values last. So cells that differ in values alone are composed once.
+        """
+        from hrm_bench.config.compose import explained, loaded
+
+        assert self.hydra_context is not None
+        assert self.config is not None
+        loader, config = cast(ConfigLoaderImpl, self.hydra_context.config_loader), self.config
+        values, choices = [], list[str]()
+        for word in words:
+            override = _parsed(word)
+            if _is_value(override, loader):
+                values.append(override)
+            else:
+                choices.append(word)
+        if (key := tuple(choices)) not in self.composed:
+            self.composed[key] = loaded(lambda: loader.load_sweep_config(config, choices))
+        cfg = copy.deepcopy(self.composed[key])
+        with explained():
+            loader._apply_overrides_to_config(values, cfg)
+        return cfg
 
     def _launcher_words(self) -> list[str]:
         """Return the command's choice of a launcher, which a cell's words lack and ``hydra.launcher.KEY`` needs."""
@@ -168,6 +191,17 @@ class CellSweeper(BasicSweeper):
             ]
             jobs += self.launcher.launch(batch, initial_job_idx=len(jobs))
         return [job.return_value for job in jobs]
+
+
+@functools.cache
+def _parsed(word: str) -> Override:
+    return OverridesParser.create().parse_override(word)
+
+
+def _is_value(override: Override, loader: ConfigLoaderImpl) -> bool:
+    """Return whether a word gives a value, and does not change which configs are composed."""
+    key = override.key_or_group
+    return not (override.is_delete() or key.startswith("hydra") or loader.repository.group_exists(key))
 
 
 class CellLauncher(Launcher):
