@@ -180,7 +180,7 @@ def curves(
     edges = []
     for (label, (places, values)), look in zip(lines.items(), line_styles(), strict=False):
         means = [statistics.fmean(seeds) for seeds in values]
-        sds = [statistics.stdev(seeds) if len(seeds) > 1 else 0.0 for seeds in values]
+        sds = [float(numpy.std(seeds, ddof=1)) if len(seeds) > 1 else 0.0 for seeds in values]
         # A band below zero has no place on a logarithmic axis.
         low = [mean - sd if mean > sd else min(seeds) for mean, sd, seeds in zip(means, sds, values, strict=True)]
         high = [mean + sd for mean, sd in zip(means, sds, strict=True)]

@@ -57,6 +57,13 @@ class Quantity(NamedTuple):
     p: float | None = None  # of a difference: two-sided sign-flip test
 
 
+def sd(values: Sequence[float]) -> float | None:
+    """Return the standard deviation; None for one value, NaN if a value is not finite."""
+    if len(values) < 2:
+        return None
+    return statistics.stdev(values) if all(map(math.isfinite, values)) else math.nan
+
+
 def paired_difference(values: Sequence[float], baseline: Sequence[float]) -> Difference | None:
     """Compare two series whose entries have the same seeds; None if they are empty."""
     differences = tuple(value - other for value, other in zip(values, baseline, strict=True))
@@ -67,7 +74,7 @@ def paired_difference(values: Sequence[float], baseline: Sequence[float]) -> Dif
     return Difference(
         pairs=len(differences),
         mean=mean,
-        sd=statistics.stdev(differences) if len(differences) > 1 else None,
+        sd=sd(differences),
         percent=100 * mean / statistics.fmean(baseline),
         low=low,
         high=high,
@@ -156,10 +163,11 @@ def _ratio(numerators: Sequence[float], denominators: Sequence[float], scale: fl
     ratio = statistics.fmean(numerators) / mean
     residuals = [(above - ratio * below) / mean for above, below in zip(numerators, denominators, strict=True)]
     low, high = _interval(tuple(numerators), tuple(denominators))
+    spread = sd(residuals)
     return Quantity(
         seeds=len(numerators),
         estimate=scale * ratio,
-        sd=scale * statistics.stdev(residuals) if len(residuals) > 1 else None,
+        sd=None if spread is None else scale * spread,
         low=None if low is None else scale * low,
         high=None if high is None else scale * high,
     )

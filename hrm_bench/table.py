@@ -1,5 +1,6 @@
 """Tables of text: made of rows and a description of their columns, and written for a terminal or as Markdown."""
 
+import math
 import re
 import statistics
 import string
@@ -76,6 +77,6 @@ def count(number: int, noun: str) -> str:
 
 def mean_sd(values: Sequence[float]) -> str:
     """Return mean ± sd as text; empty for no values."""
-    if not values:
-        return ""
-    return f"{statistics.fmean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
+    if len(values) < 2 or not all(map(math.isfinite, values)):
+        return f"{statistics.fmean(values):.2f}" if values else ""
+    return f"{statistics.fmean(values):.2f} ± {statistics.stdev(values):.2f}"

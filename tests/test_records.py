@@ -8,7 +8,7 @@ import made_up
 import pytest
 
 from hrm_bench.errors import UsageError
-from hrm_bench.records import store
+from hrm_bench.records import check, store
 from hrm_bench.records.schema import score
 
 LATER = store.DEFAULTS.keys() - {"history", "leak"}  # keys that the first records of this version lacked
@@ -110,21 +110,21 @@ def test_a_file_that_was_set_aside_is_kept_when_another_one_is_damaged(tmp_path)
     assert aside == {f"record.json.damaged-{n}": text for n, text in enumerate(("first", "second", "third"), start=1)}
 
 
-@pytest.mark.parametrize("key", [*store.ALWAYS, *store.FINISHED])
+@pytest.mark.parametrize("key", [*check.ALWAYS, *check.FINISHED])
 def test_a_finished_record_that_lacks_a_key_is_refused_by_name(key, tmp_path):
     whole = made_up.record("data=sample")
-    assert store.fault(whole) is None
-    assert key in store.fault({name: value for name, value in whole.items() if name != key})
-    assert key in store.fault(whole | {key: None})
+    assert check.fault(whole) is None
+    assert key in check.fault({name: value for name, value in whole.items() if name != key})
+    assert key in check.fault(whole | {key: None})
 
 
 def test_a_best_epoch_that_is_not_the_best_of_its_history_is_refused():
     whole = made_up.record("data=sample")
-    assert "its history has a lower loss" in store.fault(whole | {"best_epoch": 1})
-    assert "lacks the best epoch" in store.fault(whole | {"best_epoch": 99})
-    assert "lacks a figure" in store.fault(whole | {"test": {}})
-    assert "lacks the unigram model" in store.fault(whole | {"floors": {"validation": {}, "test": {}}})
-    assert "config lacks a group" in store.fault(whole | {"config": {}})
+    assert "its history has a lower loss" in check.fault(whole | {"best_epoch": 1})
+    assert "lacks the best epoch" in check.fault(whole | {"best_epoch": 99})
+    assert check.fault(whole | {"test": {}}) == "test.nll is missing"
+    assert "lacks the unigram model" in check.fault(whole | {"floors": {"validation": {}, "test": {}}})
+    assert check.fault(whole | {"config": {}}) == "config.model is missing"
 
 
 def test_a_copy_of_a_cell_under_another_name_is_left_out_and_named(tmp_path, caplog):

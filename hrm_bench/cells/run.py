@@ -28,7 +28,7 @@ from hrm_bench.data.text import VOCABULARIES
 from hrm_bench.data.windows import Windows
 from hrm_bench.evidence import floors, probes
 from hrm_bench.evidence.measures import Trained, measure
-from hrm_bench.records import store
+from hrm_bench.records import check, store
 from hrm_bench.records.schema import SCHEMA_VERSION, Epoch, Record
 from hrm_bench.training import peak_memory, progress, ranks, snapshots
 from hrm_bench.training.build import build, load_windows
@@ -254,7 +254,7 @@ def _check_best(best_epoch: int, history: Sequence[Epoch]) -> None:
     """Raise RuntimeError if the checkpoint's epoch is not the history's best, but for Lightning's rounding."""
     by_epoch = {row["epoch"]: row["validation_nll"] for row in history}
     best = min(by_epoch, key=lambda epoch: by_epoch[epoch])
-    if by_epoch[best_epoch] > by_epoch[best] * (1 + store.ROUNDING):
+    if by_epoch[best_epoch] > by_epoch[best] * (1 + check.ROUNDING):
         raise RuntimeError(f"the best checkpoint is of epoch {best_epoch}, but epoch {best} has a lower loss")
 
 

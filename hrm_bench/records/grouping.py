@@ -50,10 +50,15 @@ def settings(record: Record) -> dict[str, Any]:
     if record["config"]["data"]["source"] in ONE_TEXT:
         left_out = (*left_out, "data.path")
     return {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in values.items()
-        if key not in OWN_COLUMNS and not key.startswith(left_out)
+        key: _frozen(value) for key, value in values.items() if key not in OWN_COLUMNS and not key.startswith(left_out)
     }
+
+
+def _frozen(value: Any) -> Any:
+    """Return a value that can be a key: lists as tuples, and mappings inside them as text."""
+    if isinstance(value, list):
+        return tuple(map(_frozen, value))
+    return json.dumps(value, sort_keys=True) if isinstance(value, dict) else value
 
 
 def varying_keys(records: Iterable[Record]) -> list[str]:

@@ -1,7 +1,9 @@
 """The keys of a record: the result of one cell, complete without its neighbours."""
 
 import math
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired
+
+from typing_extensions import TypedDict  # which pydantic needs before Python 3.12
 
 SCHEMA_VERSION = 3
 RESCORING_FILE = "evaluation.json"  # beside a sweep's cells: {"answers": [Rescoring, ...]}

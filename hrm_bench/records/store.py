@@ -13,7 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from hrm_bench.errors import UsageError
-from hrm_bench.records.schema import SCHEMA_VERSION, Record, Score, score
+from hrm_bench.records.check import WORDS, fault, numbers
+from hrm_bench.records.schema import SCHEMA_VERSION, Record, score
 
 log = logging.getLogger("hrm_bench")
 
@@ -21,26 +22,6 @@ LOCK_FILE = ".lock"  # in the folder of a cell and of a sweep
 RECORD_FILE = "record.json"
 CONFIG_FILE = "config.yaml"  # beside the record, as soon as the cell has begun
 ARCHIVE_SUFFIX = ".jsonl"  # of a file that holds the records of a sweep, one per line
-
-# Keys of a record, with the kinds of their values: of every one, and of one that is finished.
-ALWAYS: dict[str, type] = {"schema_version": int, "status": str, "identity": str}
-FINISHED: dict[str, type] = {
-    "config": dict,
-    "code": str,
-    "model": str,
-    "memory": str,
-    "seed": int,
-    "history": list,
-    "best_epoch": int,
-    "validation": dict,
-    "test": dict,
-    "floors": dict,
-    "leak": dict,
-    "causal": bool,
-    "seconds": float,
-}
-FIGURES = frozenset(Score.__required_keys__)
-ROUNDING = 1e-6  # relative: of a loss that Lightning's checkpoint compares in single precision
 
 # Keys that older records lack, and their value there.
 RENAMED = {"printable_ascii": "ascii97"}  # vocabularies in older records
@@ -113,19 +94,17 @@ def upgrade(record: Record) -> Record:
     """Return a record with the keys that versions before this one did not write, and with NaN in place of null."""
     values = copy.deepcopy(DEFAULTS)
     values.update(record)
+    if record["schema_version"] != SCHEMA_VERSION:
+        return typing.cast(Record, values)
+    values = {key: value if key in WORDS else numbers(value) for key, value in values.items()}
     data = values.get("config", {}).get("data", {})
     if data.get("vocabulary") in RENAMED:
         data["vocabulary"] = RENAMED[data["vocabulary"]]
-    upgraded = typing.cast(Record, values)
-    if record["schema_version"] != SCHEMA_VERSION:
-        return upgraded
     for split in ("validation", "test"):
         figures = values.get(split, {})
-        if None in figures.values() and figures["nll"] is not None:
+        if any(map(math.isnan, figures.values())) and not math.isnan(figures["nll"]):
             values[split] = score(figures["nll"], characters=figures["characters"], words=figures["words"])
-    for leak in upgraded["leak"].values():
-        leak.update({audit: math.nan for audit, value in leak.items() if value is None})  # type: ignore[typeddict-item]
-    return upgraded
+    return typing.cast(Record, values)
 
 
 def read_or_set_aside(folder: Path) -> tuple[Record | None, list[str]]:
@@ -199,37 +178,6 @@ def _is_in_place(record: Record, folder: Path) -> bool:
     if not is_in_place:
         log.warning("%s: left out: its record is of the cell %s; remove this copy", folder, record["identity"])
     return is_in_place
-
-
-def fault(content: Any) -> str | None:
-    """Return what is wrong with the content of a record's file, in words; None if it is a record."""
-    if not isinstance(content, dict):
-        return "it has no keys"
-    is_finished_here = content.get("status") == "finished" and content.get("schema_version") == SCHEMA_VERSION
-    for key, kind in (ALWAYS | FINISHED if is_finished_here else ALWAYS).items():
-        if type(content.get(key)) is not kind:
-            return f"{key} is {'missing' if key not in content else 'of another kind'}"
-    return _fault_of_finished(content) if is_finished_here else None
-
-
-def _fault_of_finished(record: dict[str, Any]) -> str | None:
-    config, history = record["config"], record["history"]
-    if any(type(config.get(group)) is not dict for group in ("model", "memory", "data", "recipe", "experiment")):
-        return "its config lacks a group"
-    for split in ("validation", "test"):
-        figures, baselines = record[split], record["floors"].get(split)
-        if any(type(figures.get(key)) not in (int, float, type(None)) for key in FIGURES) or FIGURES - figures.keys():
-            return f"{split} lacks a figure"
-        if type(baselines) is not dict or type(baselines.get("unigram")) is not dict:
-            return f"floors.{split} lacks the unigram model"
-    try:
-        losses = {row["epoch"]: row["validation_nll"] for row in history}
-        best = min(losses.values())
-        if losses[record["best_epoch"]] > best * (1 + ROUNDING):
-            return f"best_epoch is {record['best_epoch']}, but its history has a lower loss"
-    except (LookupError, TypeError, ValueError):
-        return "its history lacks the best epoch"
-    return None
 
 
 def _finite(value: Any) -> Any:

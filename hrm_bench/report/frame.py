@@ -19,7 +19,7 @@ from hrm_bench.records.grouping import Variant, grouped
 from hrm_bench.records.papers import published_figure
 from hrm_bench.records.schema import Record, Rescoring, Search
 from hrm_bench.records.tidy import cells
-from hrm_bench.statistics import Difference, holm, paired_difference
+from hrm_bench.statistics import Difference, holm, paired_difference, sd
 
 RESULTS = (  # columns of results.csv
     *("model", "memory", "settings", "parameters", "seeds", "validation_mean", "validation_sd", "test_mean", "test_sd"),
@@ -119,11 +119,6 @@ def _row(variant: Variant, has_memory: bool) -> dict[str, Any]:
         **{"on_plateau": tuple(on_plateau), "causal": causal},
         "label": " ".join(filter(None, (variant.model, shown, text, "" if causal else "(not causal)"))),
     }
-
-
-def sd(values: Sequence[float]) -> float | None:
-    """Return the standard deviation, or None for one value."""
-    return statistics.stdev(values) if len(values) > 1 else None
 
 
 def _baselines(rows: pandas.DataFrame, row: Any) -> list[int]:
