@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hrm_bench.layers import carried
 from hrm_bench.layers.carried import Memory
-from hrm_bench.layers.compressive_memory import WriteRule
+from hrm_bench.layers.compressive_memory import Association
 from hrm_bench.layers.dropout import Dropout
 from hrm_bench.layers.gate import Gated, GateMeans
 from hrm_bench.layers.initialisation import initialise, stream_seed
@@ -30,12 +30,11 @@ Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # of the (B, W·w
 
 
 @dataclass(frozen=True)
-class MemoryPolicy:
-    """When a lane's memory is emptied, read and written. Every model is given one; those without memory ignore it."""
+class MemoryPolicy(Association):
+    """When a lane's memory is emptied, read and written, and how. Every model is given one."""
 
     mode: Literal["none", "reset", "carry"] = "reset"
     write: Literal["after_window", "every_segment"] = "after_window"
-    rule: WriteRule = "linear"
     evaluation: Literal["same", "reset"] = "same"
 
     @property

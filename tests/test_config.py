@@ -105,6 +105,9 @@ FAULTS = {
     "memory.mode=forget": r"memory\.mode=forget: allowed are none, reset, carry; try memory\.mode=none",
     "memory.write=afterwindow": r"memory\.write=afterwindow: allowed are .*; try memory\.write=after_window",
     "memory.rule=foo": r"memory\.rule=foo: allowed are linear, delta",
+    "memory.bind=next": r"memory\.bind=next: allowed are same, previous",
+    "memory.features=l1": r"memory\.features=l1: allowed are elu, l2",
+    "memory.tie=maybe": r"memory\.tie=maybe: must be true or false",
     "data.order=random": r"data\.order=random: allowed are shuffled, contiguous",
     "model.update=both": r"model\.update=both: allowed are sequential, simultaneous",
     "model.causal=maybe": r"model\.causal=maybe: must be true or false",
@@ -210,6 +213,11 @@ def test_memory_modes_are_one_cell_where_there_is_no_memory():
     ours = {named("model=infini_hrm", f"memory={mode}") for mode in ("reset", "carry", "none")}
     assert len(ours) == 3
     assert named("model=infini_hrm", "memory=none", "memory.rule=delta") == named("model=infini_hrm", "memory=none")
+    for word in ("memory.bind=previous", "memory.features=l2", "memory.tie=true"):
+        assert named("model=infini_hrm", word) not in ours
+        none = named("model=infini_hrm", "memory=none", word) == named("model=infini_hrm", "memory=none")
+        assert none == (word != "memory.tie=true")  # which has fewer weights even if nothing is ever written
+        assert named(word) == named()
 
 
 def test_a_cell_is_named_after_what_it_is():

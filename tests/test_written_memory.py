@@ -7,11 +7,12 @@ from reference.training import reference
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("words", [[], ["memory.bind=previous"], ["memory.features=l2", "memory.tie=true"]])
 @pytest.mark.parametrize("rule", ["linear", "delta"])
 @pytest.mark.parametrize(("num_segments", "num_cycles"), [(1, 1), (2, 1), (1, 2)])
-def test_hrm_memory_reads_and_writes_as_the_reference_does(num_segments, num_cycles, rule):
+def test_hrm_memory_reads_and_writes_as_the_reference_does(num_segments, num_cycles, rule, words):
     settings = [f"model.num_segments={num_segments}", f"model.num_cycles={num_cycles}", f"memory.rule={rule}"]
-    words = ["model=hrm_memory", *settings]
+    words = ["model=hrm_memory", *settings, *words]
     model = small(*words).double().eval()
     stream = torch.Generator().manual_seed(1)
     for name, parameter in model.named_parameters():
@@ -30,4 +31,5 @@ def test_hrm_memory_reads_and_writes_as_the_reference_does(num_segments, num_cyc
         torch.testing.assert_close(logits, expected, atol=1e-9, rtol=0)
         for level, part in enumerate(memories):
             torch.testing.assert_close(memory[level].matrix, part.matrix, atol=1e-9, rtol=0)
-            torch.testing.assert_close(memory[level].normalizer, part.normalizer[:, :, 0], atol=1e-9, rtol=0)
+            if part.kind == "elu":
+                torch.testing.assert_close(memory[level].normalizer, part.normalizer[:, :, 0], atol=1e-9, rtol=0)

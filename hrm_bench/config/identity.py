@@ -45,7 +45,7 @@ def identity(cfg: DictConfig, fingerprint: str) -> str:
     trainer = {key: value for key, value in _given(values, "trainer").items() if key != "snapshot_seconds"}
     described = {
         "model": {key: value for key, value in values["model"].items() if key != "name"},
-        "memory": values["memory"] if memory_mode(cfg) != "none" else {"mode": "none"},
+        "memory": _memory(cfg, _given(values, "memory")),
         "data": {key: values["data"][key] for key in ("window", "order", "windows_per_sample")},
         "characters": fingerprint,
         "recipe": recipe,
@@ -60,6 +60,13 @@ def identity(cfg: DictConfig, fingerprint: str) -> str:
     if values["scale"] != 1:
         described["scale"] = values["scale"]
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _memory(cfg: DictConfig, given: dict[str, Any]) -> dict[str, Any]:
+    """Return what of the memory's values can change figures; if nothing is ever written, the model's shape alone."""
+    if memory_mode(cfg) != "none":
+        return given
+    return {"mode": "none"} | {key: value for key, value in given.items() if key == "tie" and uses_memory(cfg)}
 
 
 def _given(values: dict[str, Any], group: str) -> dict[str, Any]:

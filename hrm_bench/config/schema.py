@@ -144,6 +144,9 @@ class Memory(Group):
     write: Annotated[str, choice("after_window", "every_segment")]
     rule: Annotated[str, choice("linear", "delta")]
     evaluation: Annotated[str, choice("same", "reset")]
+    bind: Annotated[str, choice("same", "previous")] = "same"
+    features: Annotated[str, choice("elu", "l2")] = "elu"
+    tie: bool = False
 
 
 class Data(Group):

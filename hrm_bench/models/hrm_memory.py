@@ -8,8 +8,10 @@ the output of a module's blocks and M, z its memory (arXiv 2404.07143, eq. 3 to 
     output  = gate ⊙ (A_mem·W_o) + (1 − gate) ⊙ h
     M      += σ(K)ᵀV,  z += Σ σ(K), from the segment's last update of the module
 
-The memory is read without gradient into it and written without gradient through it. So no loss reaches W_k and W_v:
-they stay the random projections that they were drawn as.
+As published, the memory is written without gradient through it. So no loss reaches W_k and W_v: they stay the random
+projections that they were drawn as. The memory's config has alternatives (layers/compressive_memory.py): with ``bind:
+previous`` the value of h_t is written under the key of h_{t−1}, with ``features: l2`` σ is signed and has no z, with
+``tie`` W_k = W_q, which is trained, and with ``gradient: through`` a loss reaches what earlier windows wrote.
 
 Shapes: B lanes, T characters, D width, H heads, K head width.
 """
@@ -21,9 +23,9 @@ from hrm_bench.charlm import Setting, State
 from hrm_bench.layers.attention import merge_heads
 from hrm_bench.layers.carried import Memory
 from hrm_bench.layers.compressive_memory import (
-    CompressiveMemory,
+    Association,
+    AssociativeMemory,
     MemoryLayer,
-    WriteRule,
     empty_memory,
     mean_norm,
     retrieve,
@@ -38,14 +40,14 @@ class HiddenStateMemory(MemoryLayer):
     (B, T, D) → (B, T, D), the update of the memory, and what the gate lets through (B, T, D).
     """
 
-    def __init__(self, *, width: int, num_heads: int, rule: WriteRule) -> None:
-        super().__init__(width=width, num_heads=num_heads, rule=rule, gate_shape=(width, width))
+    def __init__(self, *, width: int, num_heads: int, how: Association) -> None:
+        super().__init__(width=width, num_heads=num_heads, how=how, gate_shape=(width, width))
 
-    def forward(self, hidden: Tensor, memory: CompressiveMemory) -> tuple[Tensor, CompressiveMemory, Tensor]:
+    def forward(self, hidden: Tensor, memory: AssociativeMemory) -> tuple[Tensor, AssociativeMemory, Tensor]:
         queries, keys, values = self.project(hidden)
-        retrieved = self.output(merge_heads(retrieve(memory, queries)))
+        retrieved = self.output(merge_heads(retrieve(memory, queries, self.how)))
         gate = functional.linear(hidden, self.gate).sigmoid()
-        return gate * retrieved + (1 - gate) * hidden, write(memory, keys, values, self.rule), gate
+        return gate * retrieved + (1 - gate) * hidden, write(memory, keys, values, self.how), gate
 
 
 class HRMMemory(HRM):
@@ -56,15 +58,15 @@ class HRMMemory(HRM):
     def __init__(self, config: HRM.Config, setting: Setting) -> None:
         super().__init__(config, setting)
         self.memories = nn.ModuleList(
-            HiddenStateMemory(width=config.width, num_heads=config.num_heads, rule=setting.memory.rule)
+            HiddenStateMemory(width=config.width, num_heads=config.num_heads, how=setting.memory)
             for _ in config.periods
         )
         self.initialise(width=config.width)
 
     def initial_memory(self, num_lanes: int) -> Memory:
-        num_heads = self.config.num_heads
-        sizes = (num_lanes, num_heads, self.config.width // num_heads)
-        return tuple(empty_memory(*sizes, like=self.head.weight) for _ in self.config.periods)
+        heads = self.config.num_heads
+        sizes = (num_lanes, heads, self.config.width // heads)
+        return tuple(empty_memory(*sizes, like=self.head.weight, how=self.memory_policy) for _ in self.config.periods)
 
     def memory_norm(self, memory: Memory) -> Tensor:
         return mean_norm(memory)

@@ -7,6 +7,7 @@ Shapes: B lanes, T characters, D width, H heads, K head width; S characters that
 import functools
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,8 +26,13 @@ def rms_norm(hidden: Tensor, weight: Tensor) -> Tensor:
 
 
 def project(hidden: Tensor, qkv: Tensor, num_heads: int) -> list[Tensor]:
-    """Return queries, keys and values, each (..., H, T, K), of hidden vectors (..., T, D)."""
-    return [(hidden @ weight.T).unflatten(-1, (num_heads, -1)).transpose(-3, -2) for weight in qkv.chunk(3)]
+    """Return queries, keys and values, each (..., H, T, K), of hidden vectors (..., T, D).
+
+    A weight of 2·D rows has one matrix for queries and keys.
+    """
+    first, *others = qkv.split(hidden.shape[-1])
+    weights = (first, *others) if len(others) == 2 else (first, first, *others)
+    return [(hidden @ weight.T).unflatten(-1, (num_heads, -1)).transpose(-3, -2) for weight in weights]
 
 
 def merge(heads: Tensor, output: Tensor) -> Tensor:
@@ -87,31 +93,43 @@ def block(hidden: Tensor, parameters: Parameters, prefix: str, num_heads: int, c
     return rms_norm(hidden + fed, weight("feed_forward_norm"))
 
 
-def feature(heads: Tensor) -> Tensor:
-    """Return σ(x) = ELU(x) + 1."""
+def feature(heads: Tensor, kind: str = "elu") -> Tensor:
+    """Return σ(x) = ELU(x) + 1, or for ``l2`` SiLU(x) / |SiLU(x)|."""
+    if kind == "l2":
+        return silu(heads) / torch.sqrt((silu(heads) ** 2).sum(dim=-1, keepdim=True))
     return elu(heads) + 1
 
 
 class PairMemory:
-    """An associative memory as the list of written pairs (σ(k), v), which are weighed anew for each query."""
+    """An associative memory as the list of written pairs (σ(k), v), which are weighed anew for each query.
 
-    def __init__(self) -> None:
+    ``how`` has values of a config's group ``memory``; what it lacks is as published.
+    """
+
+    def __init__(self, how: Mapping[str, Any] | None = None) -> None:
+        self.how = how or {}
+        self.kind: str = self.how.get("features", "elu")
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
         self.last: tuple[Tensor, Tensor] | None = None  # keys and values that ``commit`` writes
 
     def answer(self, queries: Tensor) -> Tensor:
-        """Return Σ wₛ·vₛ / (Σ wₛ + ε) with wₛ = σ(q)·σ(kₛ) for each query (..., T, K)."""
+        """Return Σ wₛ·vₛ / (Σ wₛ + ε), for ``l2`` Σ wₛ·vₛ, with wₛ = σ(q)·σ(kₛ) for each query (..., T, K)."""
         if not self.keys:
             return torch.zeros_like(queries)
-        weights = feature(queries) @ torch.cat(self.keys, dim=-2).transpose(-1, -2)  # (..., T, S)
-        return weights @ torch.cat(self.values, dim=-2) / (weights.sum(dim=-1, keepdim=True) + MEMORY_EPSILON)
+        weights = feature(queries, self.kind) @ torch.cat(self.keys, dim=-2).transpose(-1, -2)  # (..., T, S)
+        total = 1 if self.kind == "l2" else weights.sum(dim=-1, keepdim=True) + MEMORY_EPSILON
+        return weights @ torch.cat(self.values, dim=-2) / total
 
     def commit(self, rule: str) -> None:
         """Write the last keys and values (..., T, K); the delta rule writes V minus the memory's answer to K."""
         assert self.last is not None
-        keys, values = (part.detach() for part in self.last)
-        self.add(feature(keys), values - self.answer(keys) if rule == "delta" else values)
+        keys, values = self.last
+        if self.how.get("gradient") != "through":
+            keys, values = keys.detach(), values.detach()
+        if self.how.get("bind") == "previous":
+            keys, values = keys[..., :-1, :], values[..., 1:, :]
+        self.add(feature(keys, self.kind), values - self.answer(keys) if rule == "delta" else values)
 
     def add(self, keys: Tensor, values: Tensor) -> None:
         self.keys.append(keys)
@@ -121,14 +139,17 @@ class PairMemory:
 class MatrixMemory(PairMemory):
     """The same memory as a matrix Σ σ(k)·vᵀ (B, H, K, K) and a normalizer Σ σ(k) (B, H, 1, K), empty at first."""
 
-    def __init__(self, num_lanes: int, num_heads: int, head_width: int, *, like: Tensor) -> None:
-        super().__init__()
+    def __init__(
+        self, num_lanes: int, num_heads: int, head_width: int, *, like: Tensor, how: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(how)
         self.matrix = like.new_zeros(num_lanes, num_heads, head_width, head_width)
         self.normalizer = like.new_zeros(num_lanes, num_heads, 1, head_width)
 
     def answer(self, queries: Tensor) -> Tensor:
-        weights = feature(queries)
-        return weights @ self.matrix / ((weights * self.normalizer).sum(dim=-1, keepdim=True) + MEMORY_EPSILON)
+        weights = feature(queries, self.kind)
+        total = 1 if self.kind == "l2" else (weights * self.normalizer).sum(dim=-1, keepdim=True) + MEMORY_EPSILON
+        return weights @ self.matrix / total
 
     def add(self, keys: Tensor, values: Tensor) -> None:
         self.matrix = self.matrix + keys.transpose(-1, -2) @ values

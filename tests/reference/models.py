@@ -21,6 +21,7 @@ class Model:
     """What all models share: the embedding, the head and stacks of blocks."""
 
     num_memories = 0
+    how: Mapping[str, Any] = {}  # a config's group ``memory``
 
     def __init__(self, config: Mapping[str, Any], parameters: Parameters) -> None:
         """Take the model's group of a config and the parameters by the package's names."""
@@ -58,7 +59,7 @@ class Model:
             return ()
         heads, like = self.config["num_heads"], self.parameters["embedding.weight"].detach()
         sizes = (num_lanes, heads, self.config["width"] // heads)
-        return [MatrixMemory(*sizes, like=like) for _ in range(self.num_memories)]
+        return [MatrixMemory(*sizes, like=like, how=self.how) for _ in range(self.num_memories)]
 
     def segment(self, tokens: Tensor, state: State, memory: Memories, index: int) -> tuple[Tensor, State]:
         """Return logits (B, T, V) and the new state; ``memory`` notes what to write after the last segment."""

@@ -122,4 +122,5 @@ def reference(config: Mapping[str, Any], parameters: Parameters) -> DeepSupervis
     """Return a config's reference model in training, which starts from copies of the package's parameters."""
     copies = {name: parameter.detach().clone().requires_grad_() for name, parameter in parameters.items()}
     model = MODELS[config["model"]["_target_"]](config["model"], copies)
+    model.how = config["memory"]
     return OBJECTIVES[config["model"]["objective"]["_target_"]](model, config)
