@@ -3,6 +3,7 @@
 import pytest
 import torch
 from conftest import SMALL, compose, fitting, random_batch, small
+from omegaconf import OmegaConf
 from torch.nn import functional
 
 from hrm_bench.cells import preflight
@@ -10,6 +11,7 @@ from hrm_bench.cells.cell import Cell
 from hrm_bench.evidence import causality
 from hrm_bench.layers import carried
 from hrm_bench.layers.compressive_memory import Association, empty_memory, feature_map, retrieve, write
+from hrm_bench.records.grouping import grouped
 
 BOUND = ["memory.bind=previous", "memory.features=l2", "memory.tie=true"]
 MODELS = ["infini_hrm", "hrm_memory"]
@@ -84,3 +86,13 @@ def test_a_signed_memory_answers_a_character_with_what_it_was_bound_to(bind, off
     answers = retrieve(memory, characters[..., :11, :], how)
     nearest = functional.cosine_similarity(answers[0, 0, :, None], characters[0, 0], dim=-1).argmax(dim=-1)
     assert nearest.tolist() == [offset + place for place in range(11)]
+
+
+def test_cells_that_differ_in_tied_weights_are_two_variants_even_if_nothing_is_written():
+    def record(tie, bind):
+        words = ["model=infini_hrm", "memory=none", f"memory.tie={tie}", f"memory.bind={bind}"]
+        config = OmegaConf.to_container(compose("data=sample", *words), resolve=True)
+        return {"config": config, "memory": "none", "model": "infini_hrm", "seed": 42}
+
+    records = [record(tie, bind) for tie in ("false", "true") for bind in ("same", "previous")]
+    assert [variant.settings for variant in grouped(records)] == [(("memory.tie", False),), (("memory.tie", True),)]
