@@ -1,0 +1,183 @@
+"""``python -m benchmarks.coverage [draws=N]``: how often each interval of the report covers the truth, by simulation.
+
+Runs are drawn from worlds whose truth is known, and given to the functions that the report uses. A figure is the
+percentage of draws whose 95 % interval holds the truth. It takes six minutes on one core.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy
+from scipy import special
+
+from hrm_bench import cli
+from hrm_bench.intervals import Quantity, level, paired_difference, percent_difference, rate, share
+
+Array = numpy.ndarray
+SEEDS = (4, 5, 8, 12, 24)
+SPREAD = 0.03  # sd of a run, in units of its mean; in the archived records half of the variants are below 0.01
+PLATEAU, STUCK = 23.2, 1 / 8  # perplexity on the plateau, and the probability of ending there
+MEANS = {"hrm": 11.0, "other": 12.0, "lct": 30.0, "task": 20.0}
+RESAMPLES = 1_999
+KEYS = {
+    "draws": cli.Key("simulated experiments per figure", int, default=20_000, at_least=100),
+    "seed": cli.Key("of the random draws", int, default=0),
+}
+
+
+@dataclass(frozen=True)
+class World:
+    """A distribution of runs around a mean of zero with a standard deviation of one."""
+
+    noise: Callable[[numpy.random.Generator, int], Array]
+    stuck: float = 0.0  # the probability that a run ends on the plateau instead
+
+    def runs(self, draw: numpy.random.Generator, mean: float, seeds: int, spread: float = SPREAD) -> list[float]:
+        """Return the perplexities of the runs that left the plateau."""
+        values = mean * (1 + spread * self.noise(draw, seeds))
+        return [float(value) for value in values[draw.random(seeds) >= self.stuck]]
+
+
+def _normal(draw: numpy.random.Generator, number: int) -> Array:
+    return draw.normal(size=number)
+
+
+def _skewed(draw: numpy.random.Generator, number: int) -> Array:
+    return (draw.gamma(4.0, size=number) - 4) / 2  # its skewness is 1
+
+
+WORLDS = {"normal": World(_normal), "skewed": World(_skewed), "one in eight on the plateau": World(_normal, STUCK)}
+
+
+def _holds(quantity: Quantity, truth: float) -> bool | None:
+    """Whether the interval holds the truth; None without an interval."""
+    if quantity.low is None or quantity.high is None:
+        return None
+    return quantity.low <= truth <= quantity.high
+
+
+def level_covers(world: World, draw: numpy.random.Generator, seeds: int) -> bool | None:
+    """The mean of one variant."""
+    runs = world.runs(draw, MEANS["hrm"], seeds)
+    return _holds(level(runs), MEANS["hrm"]) if runs else None
+
+
+def difference_covers(world: World, draw: numpy.random.Generator, seeds: int) -> bool | None:
+    """The difference of two variants in percent; the runs of one spread three times as far."""
+    runs, others = (world.runs(draw, MEANS[name], seeds, s) for name, s in (("other", SPREAD), ("hrm", SPREAD / 3)))
+    truth = 100 * (MEANS["other"] / MEANS["hrm"] - 1)
+    return _holds(percent_difference(runs, others), truth) if runs and others else None
+
+
+def paired_covers(world: World, draw: numpy.random.Generator, seeds: int) -> bool | None:
+    """The difference of two figures of one run in percent."""
+    runs = world.runs(draw, MEANS["hrm"], seeds)
+    changed = [
+        1.01 * run * (1 + 0.01 * float(noise)) for run, noise in zip(runs, world.noise(draw, len(runs)), strict=True)
+    ]
+    found = paired_difference(changed, runs)
+    if found is None or found.percent_low is None or found.percent_high is None:
+        return None
+    return found.percent_low <= 1.0 <= found.percent_high
+
+
+def share_covers(world: World, draw: numpy.random.Generator, seeds: int) -> bool | None:
+    """How much of a gap a part explains."""
+    lct, task, hrm = (world.runs(draw, MEANS[name], seeds) for name in ("lct", "task", "hrm"))
+    truth = 100 * (MEANS["lct"] - MEANS["task"]) / (MEANS["lct"] - MEANS["hrm"])
+    return _holds(share(lct, task, lct, hrm), truth) if lct and task and hrm else None
+
+
+def single_covers(world: World, draw: numpy.random.Generator, seeds: int) -> bool | None:
+    """One more run of a variant."""
+    runs, published = world.runs(draw, MEANS["hrm"], seeds), world.noise(draw, 1)[0]
+    found = level(runs) if runs else None
+    if found is None or found.single_low is None or found.single_high is None:
+        return None
+    return bool(found.single_low <= MEANS["hrm"] * (1 + SPREAD * published) <= found.single_high)
+
+
+def single_difference_covers(world: World, draw: numpy.random.Generator, seeds: int) -> bool | None:
+    """The difference between one more run of each of two variants, in percent."""
+    runs, others = (world.runs(draw, MEANS[name], seeds) for name in ("other", "hrm"))
+    one, other = (MEANS[name] * (1 + SPREAD * world.noise(draw, 1)[0]) for name in ("other", "hrm"))
+    found = percent_difference(runs, others) if runs and others else None
+    if found is None or found.single_low is None or found.single_high is None:
+        return None
+    return bool(found.single_low <= 100 * (one / other - 1) <= found.single_high)
+
+
+def rate_covers(world: World, draw: numpy.random.Generator, seeds: int) -> bool | None:
+    """The rate of runs that leave the plateau."""
+    left = int(draw.binomial(seeds, 1 - world.stuck))
+    found = rate(left, seeds)
+    return found.low <= 1 - world.stuck <= found.high
+
+
+INTERVALS = {
+    "level": level_covers,
+    "difference": difference_covers,
+    "share": share_covers,
+    "paired difference": paired_covers,
+    "single run": single_covers,
+    "difference of single runs": single_difference_covers,
+    "rate of leaving the plateau": rate_covers,
+}
+
+
+def bca_covers(world: World, draw: numpy.random.Generator, seeds: int, draws: int) -> float:
+    """Return the coverage of the BCa bootstrap interval of a mean over all runs, which the report used until now."""
+    runs = MEANS["hrm"] * (1 + SPREAD * world.noise(draw, draws * seeds).reshape(draws, seeds))
+    runs[draw.random(runs.shape) < world.stuck] = PLATEAU
+    truth = MEANS["hrm"] * (1 - world.stuck) + PLATEAU * world.stuck
+    weights = draw.multinomial(seeds, [1 / seeds] * seeds, size=RESAMPLES) / seeds
+    means, resampled = runs.mean(axis=1), numpy.sort(runs @ weights.T, axis=1)
+    below = (resampled < means[:, None]).mean(axis=1) + (resampled == means[:, None]).mean(axis=1) / 2
+    bias = special.ndtri(numpy.clip(below, 1e-4, 1 - 1e-4))
+    left_out = means[:, None] - runs  # in proportion to the jackknife's departures
+    cubes, squares = (left_out**3).sum(axis=1), (left_out**2).sum(axis=1)
+    acceleration = -cubes / (6 * numpy.maximum(squares, 1e-12) ** 1.5)
+    ends = []
+    for tail in (0.025, 0.975):
+        point = bias + special.ndtri(tail)
+        at = special.ndtr(bias + point / (1 - acceleration * point))
+        ends.append(resampled[numpy.arange(draws), (at * (RESAMPLES - 1)).astype(int)])
+    return 100 * float(((ends[0] <= truth) & (truth <= ends[1])).mean())
+
+
+def coverage(draws: int, seed: int) -> Iterator[tuple[str, str, list[float]]]:
+    """Yield interval, world and the coverage for each number of seeds, in percent."""
+    for place, (name, covers) in enumerate(INTERVALS.items()):
+        for kind, world in WORLDS.items():
+            if covers is rate_covers and not world.stuck:
+                continue  # every run leaves
+            draw = numpy.random.default_rng([seed, place, len(kind)])
+            held = ([covers(world, draw, seeds) for _ in range(draws)] for seeds in SEEDS)
+            yield name, kind, [100 * float(numpy.mean([h for h in some if h is not None])) for some in held]
+    for kind, world in WORLDS.items():
+        draw = numpy.random.default_rng([seed, len(INTERVALS), len(kind)])
+        some = min(draws, 4_000)
+        yield "level, by BCa over all runs", kind, [bca_covers(world, draw, seeds, some) for seeds in SEEDS]
+
+
+def markdown(rows: Iterable[tuple[str, str, list[float]]]) -> Iterator[str]:
+    """Yield the lines of the table."""
+    yield "| interval | runs | " + " | ".join(f"{seeds} seeds" for seeds in SEEDS) + " |"
+    yield "| --- | --- |" + " ---: |" * len(SEEDS)
+    for name, kind, figures in rows:
+        yield f"| {name} | {kind} | " + " | ".join(f"{figure:.1f}" for figure in figures) + " |"
+
+
+def main(words: list[str]) -> int:
+    """Print the table as it is simulated."""
+    if {"-h", "--help"} & set(words):
+        print("\n".join([f"{__doc__}", *(f"  {word}  {meaning}" for word, meaning in cli.arguments(KEYS).items())]))
+        return 0
+    values = cli.parse(words, KEYS)
+    for line in markdown(coverage(values["draws"], values["seed"])):
+        print(line, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)
