@@ -36,6 +36,7 @@ class MemoryPolicy(Association):
     mode: Literal["none", "reset", "carry"] = "reset"
     write: Literal["after_window", "every_segment"] = "after_window"
     evaluation: Literal["same", "reset"] = "same"
+    unroll: int | None = None  # windows whose losses share an optimizer step, where an objective has such steps
 
     @property
     def evaluation_mode(self) -> str:
@@ -58,7 +59,7 @@ class Refinement(NamedTuple):
 
     logits: Tensor  # (B, T, V)
     state: State  # with the gradient of this segment; the next segment gets it without
-    memory: Memory  # what the next window will read, if this segment is the last
+    memory: Memory  # what the next window will read, if this segment is the last; with a graph if the policy says so
     read_by_head: Tensor | None  # (B, T, D), without gradient; None if the head reads no part of the state
 
 
@@ -194,7 +195,9 @@ class CharLM(lightning.LightningModule):
             logits, state, update = (compiled or self.segment)(tokens, state, memory, index)
             writes = self.memory_policy.write == "every_segment" or index + 1 == num_segments
             if writes and self.memory_policy.mode != "none":
-                memory = carried.detach(self.commit(memory, update))
+                memory = self.commit(memory, update)
+                if self.memory_policy.gradient == "none":
+                    memory = carried.detach(memory)
             values = tuple(level.detach() for level in state)
             yield Refinement(logits, state, memory, self.read_by_head(values))
             state = values

@@ -1,4 +1,4 @@
-"""The ways to train a model: the two of the reports, and a control of the first.
+"""The ways to train a model: the two of the reports, a control of the first, and one step for several windows.
 
 An objective is a generator of optimizer steps over the windows of a sample. It decides what a step minimises and which
 parameters the step may touch; ``CharLM.training_step`` takes the steps.
@@ -30,6 +30,7 @@ from hrm_bench.steps import Trained as Trained
 class Objective(ABC):
     """A way to train a model: which optimizers it has, and the steps that each of them takes."""
 
+    through_memory: ClassVar[bool] = False  # a step's gradient may go back through what earlier windows wrote
     separable: ClassVar[bool] = True  # a batch's loss is the mean of its lanes' losses, so that lanes can be shared out
 
     @dataclass(frozen=True, kw_only=True)
@@ -126,6 +127,62 @@ class LastSegmentSupervision(TaskSupervision):
 
     def segments_per_step(self, model: CharLM) -> list[int]:
         return [model.num_segments]
+
+
+@dataclass
+class Unrolled:
+    """Some lanes of consecutive windows, which share an optimizer step with the other lanes."""
+
+    windows: list[Window]
+    memory: Memory  # before the windows, and without its graph after them
+    weight: float  # fraction of the lanes
+    losses: Tensor = field(init=False)  # (W,) task losses of the last segments, without their graph
+
+    def loss(self, model: CharLM) -> Tensor:
+        """Return the mean task loss of all segments of the windows, each of which reads what those before it wrote."""
+        memory, of_segments, of_windows = self.memory, [], []
+        for tokens, targets in self.windows:
+            for refinement in model.refine(tokens, memory):
+                of_segments.append(task_loss(refinement.logits, targets))
+            memory = refinement.memory
+            of_windows.append(of_segments[-1].detach())
+        self.losses, self.memory = torch.stack(of_windows), carried.detach(memory)
+        return torch.stack(of_segments).mean()
+
+
+class ThroughTime(Objective):
+    """The mean task loss of all segments of ``memory.unroll`` windows, one optimizer step for all of them.
+
+    Without a number of windows, those of a sample share a step. With ``memory.gradient=through`` this is truncated
+    backpropagation through time: the gradient goes back through what earlier windows of the step wrote. Without it,
+    it is the control that takes the same steps.
+    """
+
+    through_memory = True
+
+    def steps(self, model: CharLM, windows: Sequence[Window], memory: Memory, *, weight: float) -> Steps:
+        losses: list[Tensor] = []
+        unroll = model.memory_policy.unroll or len(windows)
+        for start in range(0, len(windows), unroll):
+            parts = self._split(windows[start : start + unroll], memory)
+            yield Step(0, (weight * part.weight * part.loss(model) for part in parts), len(parts))
+            losses += torch.stack([part.weight * part.losses for part in parts]).sum(dim=0)
+            memory = carried.join([part.memory for part in parts])
+        return Trained(losses, memory)
+
+    def _split(self, windows: Sequence[Window], memory: Memory) -> list[Unrolled]:
+        """Return the lanes of windows in as many parts as the settings ask for, or as there are lanes."""
+        num_lanes = len(windows[0][0])
+        size = math.ceil(num_lanes / self.settings.micro_batches)
+        cuts = [(start, min(start + size, num_lanes)) for start in range(0, num_lanes, size)]
+        return [
+            Unrolled(
+                windows=[(tokens[start:stop], targets[start:stop]) for tokens, targets in windows],
+                memory=carried.lanes(memory, start, stop),
+                weight=(stop - start) / num_lanes,
+            )
+            for start, stop in cuts
+        ]
 
 
 class OriginAnchoredDispersion(Objective):

@@ -169,6 +169,7 @@ def _cross_faults(values: Mapping[str, Any]) -> Iterator[str]:
     if trainer["compile"] == "always" and not has_compiler():
         yield "trainer.compile=always: needs g++ or clang++, and this machine has neither; try trainer.compile=never"
     objective = values["model"]["objective"]["_target_"]
+    yield from _memory_faults(values["memory"], values["data"]["windows_per_sample"], locate(objective))
     for key in ("devices", "micro_batches"):
         if trainer[key] > 1 and not getattr(locate(objective), "separable", True):
             name = objective.rpartition(".")[2]
@@ -189,6 +190,26 @@ def _data_faults(data: Mapping[str, Any]) -> Iterator[str]:
     limit = data["vocabulary_limit"]
     if limit is not None and data["vocabulary"] != "characters":
         yield f"data.vocabulary_limit={limit}: limits data.vocabulary=characters only; add that, or leave it out"
+
+
+def _memory_faults(memory: Mapping[str, Any], num_windows: int, objective: type) -> Iterator[str]:
+    """Yield faults of a gradient through the memory, and of the windows that share a step."""
+    gradient, unroll = memory["gradient"], memory["unroll"]
+    goes_back = getattr(objective, "through_memory", False)
+    if gradient == "through":
+        if not goes_back:
+            yield (
+                f"memory.gradient=through: {objective.__name__} takes a step after each window, so no gradient can go "
+                "back to an earlier one; add objective=through_time"
+            )
+        if memory["write"] != "after_window":
+            yield f"memory.gradient=through: needs memory.write=after_window, not {memory['write']}"
+        if num_windows == 1:
+            yield "memory.gradient=through: a sample has one window and reads no other; try data.windows_per_sample=4"
+    if unroll is not None and not goes_back:
+        yield f"memory.unroll={unroll}: is for objective=through_time; add that, or leave memory.unroll out"
+    elif unroll is not None and unroll > num_windows:
+        yield f"memory.unroll={unroll}: a sample has fewer windows; try data.windows_per_sample={unroll}"
 
 
 def _optimizer_faults(name: str) -> Iterator[str]:

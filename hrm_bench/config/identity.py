@@ -63,10 +63,11 @@ def identity(cfg: DictConfig, fingerprint: str) -> str:
 
 
 def _memory(cfg: DictConfig, given: dict[str, Any]) -> dict[str, Any]:
-    """Return what of the memory's values can change figures; if nothing is ever written, the model's shape alone."""
+    """Return what of the memory's values can change figures; some can even if nothing is ever written."""
     if memory_mode(cfg) != "none":
         return given
-    return {"mode": "none"} | {key: value for key, value in given.items() if key == "tie" and uses_memory(cfg)}
+    kept = {"tie", "unroll"} if uses_memory(cfg) else {"unroll"}
+    return {"mode": "none"} | {key: value for key, value in given.items() if key in kept}
 
 
 def _given(values: dict[str, Any], group: str) -> dict[str, Any]:

@@ -147,6 +147,8 @@ class Memory(Group):
     bind: Annotated[str, choice("same", "previous")] = "same"
     features: Annotated[str, choice("elu", "l2")] = "elu"
     tie: bool = False
+    gradient: Annotated[str, choice("none", "through")] = "none"
+    unroll: Count | None = None
 
 
 class Data(Group):

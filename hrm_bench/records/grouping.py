@@ -11,7 +11,7 @@ from hrm_bench.records.schema import Record
 # Beginnings of keys that change no figure.
 NO_EFFECT = ("experiment.", "logger.", "trainer.snapshot_seconds", "data.most_unknown")
 ONE_TEXT = ("wikitext2", "wikitext103", "sample", "enwik8", "text8")  # sources that are the same text anywhere
-OF_THE_SHAPE = ("memory.tie",)  # of a memory that may be always empty
+OF_ALL = ("memory.tie", "memory.unroll")  # which change figures even if nothing is ever written
 OWN_COLUMNS = ("seed", "model.name", "memory.mode")  # keys that a variant names otherwise
 NOT_COMPARED = (*NO_EFFECT, "data.path", "seed", "model.name", "recipe.name")  # of two cells that are paired
 TEXT = "text"  # tells cells apart that have the same settings of the data, but not the same characters
@@ -42,7 +42,7 @@ class Variant(NamedTuple):
 def settings(record: Record) -> dict[str, Any]:
     """Return the values that can tell a record's variant from others, by dotted key.
 
-    A memory's settings count for a cell that has one, those that change its model's shape for all. A path counts if the
+    A memory's settings count for a cell that has one, and some of them for all. A path counts if the
     source can have several texts.
     """
     values = dict(flat(record["config"])) | {"recipe.name": recipe_name(record)}
@@ -54,7 +54,7 @@ def settings(record: Record) -> dict[str, Any]:
     return {
         key: _frozen(value)
         for key, value in values.items()
-        if key not in OWN_COLUMNS and (key in OF_THE_SHAPE or not key.startswith(left_out))
+        if key not in OWN_COLUMNS and (key in OF_ALL or not key.startswith(left_out))
     }
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .layers import Parameters
-from .models import MODELS, Model, State, total
+from .models import MODELS, Memories, Model, State, total
 
 
 def task_loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -56,10 +56,14 @@ class DeepSupervision:
         self.model.training = True
         return task_loss(logits, targets)
 
-    def segments(self, tokens: Tensor) -> Iterator[tuple[Tensor, State]]:
-        """Yield logits and state of each segment; the next one reads the state without gradient."""
+    def segments(self, tokens: Tensor, memory: Memories | None = None) -> Iterator[tuple[Tensor, State]]:
+        """Yield logits and state of each segment; the next one reads the state without gradient.
+
+        The last one is written into ``memory``, by default an empty one.
+        """
         model = self.model
-        state, memory = model.initial_state(*tokens.shape), model.initial_memory(len(tokens))
+        memory = model.initial_memory(len(tokens)) if memory is None else memory
+        state = model.initial_state(*tokens.shape)
         for index in range(model.num_segments):
             logits, state = model.segment(tokens, state, memory, index)
             yield logits, state
@@ -83,6 +87,28 @@ class LastSegmentSupervision(DeepSupervision):
         loss = task_loss(logits, targets)
         self.descend(self.optimizers[0], loss)
         return loss.detach()
+
+
+class ThroughTime(DeepSupervision):
+    """The mean task loss of all segments of some windows, one optimizer step for them."""
+
+    def __init__(self, model: Model, config: Mapping[str, Any]) -> None:
+        super().__init__(model, config)
+        self.window, self.unroll = config["data"]["window"], config["memory"]["unroll"]
+
+    def train(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        """Train on the windows of a sample (B, W·window); return the last one's loss."""
+        memory = self.model.initial_memory(len(tokens))
+        windows = list(zip(tokens.split(self.window, dim=1), targets.split(self.window, dim=1), strict=True))
+        while windows:
+            losses: list[Tensor] = []
+            for some, following in windows[: self.unroll]:
+                losses += [task_loss(logits, following) for logits, _ in self.segments(some, memory)]
+            self.descend(self.optimizers[0], total(losses) / len(losses))
+            for part in memory:
+                part.matrix, part.normalizer = part.matrix.detach(), part.normalizer.detach()
+            windows = windows[self.unroll :] if self.unroll else []
+        return losses[-1].detach()
 
 
 class OriginAnchoredDispersion(DeepSupervision):
@@ -110,6 +136,7 @@ OBJECTIVES: dict[str, type[DeepSupervision]] = {  # by a config's _target_
     "hrm_bench.objectives.DeepSupervision": DeepSupervision,
     "hrm_bench.objectives.LastSegmentSupervision": LastSegmentSupervision,
     "hrm_bench.objectives.OriginAnchoredDispersion": OriginAnchoredDispersion,
+    "hrm_bench.objectives.ThroughTime": ThroughTime,
 }
 
 
