@@ -218,6 +218,10 @@ def test_memory_modes_are_one_cell_where_there_is_no_memory():
         none = named("model=infini_hrm", "memory=none", word) == named("model=infini_hrm", "memory=none")
         assert none == (word != "memory.tie=true")  # which has fewer weights even if nothing is ever written
         assert named(word) == named()
+    four = ["objective=through_time", "data.windows_per_sample=4"]
+    for model in ("hrm", "infini_hrm"):  # windows that share a step do so in every mode and model
+        unrolled = [named(f"model={model}", "memory=none", *four, f"memory.unroll={n}") for n in (2, 4, "null")]
+        assert len({*unrolled}) == 3
 
 
 def test_a_cell_is_named_after_what_it_is():
