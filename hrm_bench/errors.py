@@ -29,16 +29,17 @@ def allowed(values: Iterable[object]) -> str:
     return ", ".join(str(value) for value in values)
 
 
-def no_such_key(key: str, siblings: Iterable[str], elsewhere: Iterable[str] = ()) -> str:
+def no_such_key(key: str, siblings: Iterable[str], elsewhere: Iterable[str] = (), *, owner: str = "") -> str:
     """Return the line for a key that its group does not have: the keys that it has, and the one that is nearest.
 
-    ``elsewhere`` are the whole keys of other groups, of which one that ends in the same name may be meant.
+    ``elsewhere`` are the whole keys of other groups, of which one that ends in the same name may be meant. ``owner`` is
+    what lacks the key, if it is not the group.
     """
     group, _, name = key.rpartition(".")
     known = [*siblings]
     moved = [other for other in elsewhere if other.rpartition(".")[2] == name and other != key]
     near = [".".join(filter(None, (group, word))) for word in difflib.get_close_matches(name, known, n=1)]
-    return f"{key}: no such key; {group or 'the config'} has {allowed(known)}{meant([*moved, *near])}"
+    return f"{key}: no such key; {owner or group or 'the config'} has {allowed(known)}{meant([*moved, *near])}"
 
 
 def meant(near: Sequence[str]) -> str:

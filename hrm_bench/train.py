@@ -14,6 +14,8 @@ from typing import Any
 from hrm_bench import cli, numerics
 from hrm_bench.cells import trackers
 from hrm_bench.cells.cell import Cell
+from hrm_bench.records import store
+from hrm_bench.records.facts import value_of
 from hrm_bench.records.schema import Record
 from hrm_bench.report import tables, write
 from hrm_bench.report.frame import Sweep
@@ -27,6 +29,8 @@ from hrm_bench.training.stopping import StopSignal
 def run_cells(cells: Sequence[Cell], root: Path, launch: Launch) -> int:
     """Run cells in the sweep's folder ``root`` and print their results, or only their plan if the config says so."""
     numerics.enter({cell.config.trainer.numerics for cell in cells})
+    if note := _baseline_note(cells):
+        print(note, file=sys.stderr)
     if cells[0].config.plan:
         sweep.check_models(cells, root)
         display.print_plan(cells, root)
@@ -74,6 +78,25 @@ def run_search(
     return conclude(result, root, stop, with_table=False)  # the report has all trials; the best are printed above
 
 
+def _baseline_note(cells: Sequence[Cell]) -> str | None:
+    """Return a note if a sweep of several variants has none that it declares to compare the others with."""
+    values = cells[0].values["experiment"]["baseline"]
+    num_variants = len({cell.but_for_seed for cell in cells})
+    if not values or num_variants < 2 or any(_is_baseline(cell, values) for cell in cells):
+        return None
+    words = ",".join(f"{key}:{value}" for key, value in values.items())
+    return f"experiment.baseline={{{words}}}: this command has no such cell, so it gives no differences"
+
+
+def _is_baseline(cell: Cell, values: Mapping[str, Any]) -> bool:
+    own = {"model": cell.config.model.name, "memory": cell.memory}
+    others = {key: value for key, value in values.items() if key not in own}
+    if own["model"] != values.get("model", own["model"]):
+        return False
+    has_mode = own["memory"] in ("none", values.get("memory", own["memory"]))
+    return has_mode and all(value_of(cell.values, key, value) == value for key, value in others.items())
+
+
 def conclude(result: Result, root: Path, stop: StopSignal, *, with_table: bool = True) -> int:
     """Print the results of cells and which of them failed, and write their report; return the exit status."""
     records = [result.outcomes[cell.folder] for cell in result.cells]
@@ -90,10 +113,15 @@ def conclude(result: Result, root: Path, stop: StopSignal, *, with_table: bool =
         )
         return stop.exit_status
     if finished:
-        ran = Sweep.of([record for record in records if "config" in record], path=root)
+        whole = Sweep.of(store.read_whole(root), path=root)
+        is_all = len(whole.whole.cells) == len(finished)
+        ran = whole if is_all else Sweep.of([record for record in records if "config" in record], path=root)
         if with_table:
             cli.show(tables.results(ran.whole), tables.baselines(ran.whole))
-        for path in write.write_sweep(Report.of([ran]), root):
+        if not is_all:
+            number, place = count(len(whole.whole.cells), "cell"), os.path.relpath(root)
+            print(f"The table above has the cells of this command; the files below have all {number} of {place}.")
+        for path in write.write_sweep(Report.of([whole]), root):
             print(f"Written: {os.path.relpath(path)}")
         logger = result.cells[0].config.logger
         if result.has_run and len(records) > 1 and logger.mode != "disabled":

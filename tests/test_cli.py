@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -89,6 +90,39 @@ def test_the_report_shows_a_sweep_again_from_its_records(swept, tmp_path):
     assert "infini_hrm" in again.stdout
     missing = hrm_bench(str(tmp_path), cwd=tmp_path, module="hrm_bench.report")
     assert (missing.returncode, missing.stderr.count("\n")) == (2, 1)
+
+
+def test_one_cell_in_the_folder_of_a_sweep_leaves_a_report_of_all_cells(swept):
+    folder, *_ = swept
+    done = hrm_bench(*QUICK_CELL, "model=transformer", "seed=3", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    place = "multirun/custom"
+    assert f"the cells of this command; the files below have all 4 cells of {place}." in done.stdout
+    assert "infini_hrm" not in done.stdout.partition("The table above")[0]
+    table = (folder / place / "results.csv").read_text()
+    assert [line.partition(",")[0] for line in table.splitlines()[1:]] == [
+        "hrm",
+        "infini_hrm",
+        "infini_hrm",
+        "transformer",
+    ]
+    shutil.rmtree(next((folder / place).glob("transformer-*")))
+
+
+def test_a_baseline_can_be_chosen_after_the_cells_have_run(swept):
+    folder, words, _ = swept
+    none = hrm_bench(*words, "experiment.baseline={model:gru}", cwd=folder)
+    assert none.stderr.splitlines()[0] == (
+        "experiment.baseline={model:gru}: this command has no such cell, so it gives no differences"
+    )
+    for words_of_baseline in ("experiment.baseline={model:hrm}", "experiment.baseline.model=hrm"):
+        done = hrm_bench(*words, words_of_baseline, cwd=folder)
+        assert done.stderr == "3 of 3 cells were already finished\n"
+        assert store.read_json(folder / "multirun/custom/sweep.json")["baselines"] == {"custom": {"model": "hrm"}}
+        assert "difference" in done.stdout
+    again = hrm_bench("multirun/custom", cwd=folder, module="hrm_bench.report")
+    assert "difference" in again.stdout
+    hrm_bench(*words, cwd=folder)
 
 
 def test_every_list_of_an_experiment_can_be_overridden(tmp_path):

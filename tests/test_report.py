@@ -384,7 +384,7 @@ def test_cells_of_two_versions_of_the_code_are_named():
 
 def test_the_parts_of_a_sweep_are_computed_once(monkeypatch, tmp_path):
     calls = []
-    monkeypatch.setattr(frame, "variants", lambda records, made=frame.variants: calls.append(1) or made(records))
+    monkeypatch.setattr(frame, "variants", lambda *args, made=frame.variants: calls.append(1) or made(*args))
     written(SWEEP, tmp_path)
     assert len(calls) == 1
 

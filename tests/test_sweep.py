@@ -18,7 +18,7 @@ from hrm_bench.cells.cell import Cell
 from hrm_bench.cells.run import fail, locked, run_cell
 from hrm_bench.models.hrm import HRM
 from hrm_bench.records import store
-from hrm_bench.records.schema import SCHEMA_VERSION, Record
+from hrm_bench.records.schema import MANIFEST_FILE, SCHEMA_VERSION, Record
 from hrm_bench.sweeps import display, sweep
 from hrm_bench.training import progress
 from hrm_bench.training.stopping import FAIL_FAST, StopSignal
@@ -398,7 +398,7 @@ def test_the_display_names_the_phase_and_is_not_at_its_end_before_the_cell_is(tm
 
 def test_a_manifest_cannot_lead_out_of_its_folder(tmp_path):
     names = {"../elsewhere": "out", "/etc": "out", "inside": "in"}
-    store.write_json(tmp_path / sweep.MANIFEST_FILE, {"command": "", "cells": names})
+    store.write_json(tmp_path / MANIFEST_FILE, {"command": "", "cells": names})
     assert sweep.read_manifest(tmp_path) == {"inside": "in"}
-    (tmp_path / sweep.MANIFEST_FILE).write_text('{"cells": 3}')
+    (tmp_path / MANIFEST_FILE).write_text('{"cells": 3}')
     assert sweep.read_manifest(tmp_path) == {}

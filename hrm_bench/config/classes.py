@@ -78,7 +78,8 @@ def _argument_faults(key: str, named: Any, given: Mapping[str, Any]) -> Iterator
     try:
         schema.model_validate(given)
     except ValidationError as error:
-        yield from lines(error, schema, f"{key}.")
+        owner = f"model={given.get('name')}" if key == "model" else ""
+        yield from lines(error, schema, f"{key}.", owner=owner)
 
 
 @functools.cache  # a sweep asks for every cell

@@ -98,10 +98,11 @@ def explain(error: Exception) -> str:
     if isinstance(cause, errors.MissingMandatoryValue):
         return f"{cause.full_key}: must be given; {cause.full_key}=VALUE"
     if isinstance(cause, errors.ConfigAttributeError | errors.ConfigKeyError) and cause.parent_node is not None:
-        if str(cause.full_key).startswith("experiment.baseline."):
-            return f"{cause.full_key}: is not in the baseline yet; add it with +{cause.full_key}=VALUE"
-        siblings = [str(key) for key in cause.parent_node if key != "hydra"]
-        return no_such_key(str(cause.full_key), siblings, keys(Schema))
+        of_model = str(cause.full_key).startswith("model.")
+        hidden = ("name", "_target_", "objective") if of_model else ("hydra",)
+        siblings = [str(key) for key in cause.parent_node if key not in hidden]
+        owner = f"model={cause.parent_node.get('name')}" if of_model else ""
+        return no_such_key(str(cause.full_key), siblings, keys(Schema), owner=owner)
     if isinstance(cause, errors.OmegaConfBaseException):
         return f"{cause.full_key or error}: {str(cause).splitlines()[0]}"
     return " ".join(str(error).split())

@@ -280,8 +280,8 @@ def typed(values: Mapping[str, Any]) -> dict[str, Any]:
         raise UsageError(*lines(error, Schema)) from None
 
 
-def lines(error: ValidationError, schema: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Yield one line per fault: key, value, what is allowed, what to try."""
+def lines(error: ValidationError, schema: type[BaseModel], prefix: str = "", *, owner: str = "") -> Iterator[str]:
+    """Yield one line per fault: key, value, what is allowed, what to try; ``owner`` is what lacks a key."""
     for item in error.errors(include_url=False):
         *groups, name = map(str, item["loc"])
         key = prefix + ".".join([*groups, name])
@@ -291,7 +291,7 @@ def lines(error: ValidationError, schema: type[BaseModel], prefix: str = "") -> 
             siblings: Any = schema
             for group in groups:
                 siblings = siblings.model_fields[group].annotation
-            yield no_such_key(key, siblings.model_fields, keys(schema))
+            yield no_such_key(key, siblings.model_fields, keys(schema), owner=owner)
         else:
             message = "must be true or false" if item["type"] in NOT_A_FLAG else "must be a group of settings"
             message = item["ctx"]["message"] if item["type"] == FAULT else message

@@ -23,6 +23,7 @@ FIXED = {  # settings of Hydra that a sweep cannot do without: what to type inst
     "hydra.mode": "type -m for a sweep",
     "hydra.sweeper.params": "type lists as key=a,b,c and -m",
 }
+BASELINE = "experiment.baseline"
 SIGNS = frozenset("'\"[]{}(),")  # of lists, dicts and quotes, which a value in quotes would hide
 
 
@@ -47,7 +48,10 @@ def quoted(text: str) -> str:
 
 
 def understood(words: Sequence[str]) -> list[str]:
-    """Return words with quotes around values that Hydra's grammar refuses only for their signs: ``path=~/a b.txt``."""
+    """Return words with quotes around values that Hydra's grammar refuses only for their signs: ``path=~/a b.txt``.
+
+    A baseline takes any key, which Hydra writes ``++``.
+    """
     parser, result = OverridesParser.create(), []
     for word in words:
         key, equals, value = word.partition("=")
@@ -56,7 +60,7 @@ def understood(words: Sequence[str]) -> list[str]:
         except HydraException:  # of the grammar, or of its alphabet
             if equals and value and not SIGNS & set(value):
                 word = f"{key}={quoted(value)}"
-        result.append(word)
+        result.append(f"++{word}" if word.startswith(BASELINE) else word)
     return result
 
 

@@ -11,9 +11,9 @@ from hrm_bench.records.schema import SCHEMA_VERSION, Record
 
 ROUNDING = 1e-6  # relative: of a loss that Lightning's checkpoint compares in single precision
 ALWAYS: dict[str, type] = {"schema_version": int, "status": str, "identity": str}  # that no record lacks
+BEGUN = ("config", "model", "memory", "seed")  # that no record of today's schema lacks
 FINISHED = (
-    *("config", "code", "model", "memory", "seed", "history", "best_epoch", "validation", "test", "floors", "leak"),
-    *("causal", "seconds"),
+    *(*BEGUN, "code", "history", "best_epoch", "validation", "test", "floors", "leak", "causal", "seconds"),
 )  # that no finished record lacks
 OTHER = "of another kind"
 WORDS = ("config", "overrides", "versions", "notes", "gradient_coverage")  # keys without numbers that may be missing
@@ -71,7 +71,7 @@ def fault(content: Any) -> str | None:
     if content["schema_version"] != SCHEMA_VERSION:
         return None  # it runs again
     is_finished = content["status"] == "finished"
-    for key in FINISHED if is_finished else ():
+    for key in FINISHED if is_finished else BEGUN:
         if content.get(key) is None:
             return f"{key} is {OTHER if key in content else 'missing'}"
     values = {key: value if key in WORDS else numbers(value) for key, value in content.items()}

@@ -3,13 +3,14 @@
 import json
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from hrm_bench.errors import UsageError
 from hrm_bench.records import store
-from hrm_bench.records.schema import RESCORING_FILE, SEARCH_FILE, Rescoring, Search, Study, Trial
+from hrm_bench.records.schema import MANIFEST_FILE, RESCORING_FILE, SEARCH_FILE, Rescoring, Search, Study, Trial
 
 
 def sweep_name(path: Path) -> str:
@@ -28,6 +29,16 @@ def read_search(path: Path) -> Search | None:
     """Read the search of a sweep, if it was one."""
     search: Search | None = _read(path, SEARCH_FILE)
     return search
+
+
+def read_baselines(path: Path) -> dict[str, dict[str, Any]]:
+    """Read what the last command of each experiment in a sweep's folder compared with; an archive has none."""
+    content = None
+    with suppress(UsageError):  # a damaged one is written again by the next command
+        content = _read(path, MANIFEST_FILE)
+    baselines = content.get("baselines") if isinstance(content, dict) else None
+    whole = isinstance(baselines, dict) and all(isinstance(values, dict) for values in baselines.values())
+    return baselines if whole else {}  # type: ignore[return-value]
 
 
 def _read(path: Path, file: str) -> Any:

@@ -8,6 +8,7 @@ from typing_extensions import TypedDict  # which pydantic needs before Python 3.
 SCHEMA_VERSION = 3
 RESCORING_FILE = "evaluation.json"  # beside a sweep's cells: {"answers": [Rescoring, ...]}
 SEARCH_FILE = "search.json"  # beside a sweep's cells: a Search
+MANIFEST_FILE = "sweep.json"  # beside a sweep's cells: a Manifest
 
 Floors = dict[str, dict[str, float]]  # n-gram baseline, way of reading → perplexity per character
 
@@ -137,6 +138,14 @@ class Rescoring(TypedDict):
     with_counts: list[float] | None  # None if the training text is too long to be counted
     segments: dict[str, list[float]]  # by their number; empty for a model of one segment
     halting: list[Halting]  # empty for a model without Q head
+
+
+class Manifest(TypedDict):
+    """What the commands in a sweep's folder were."""
+
+    command: str  # what a user types to continue the last one
+    cells: dict[str, str]  # labels, by the name of the cell's folder
+    baselines: NotRequired[dict[str, dict[str, Any]]]  # by experiment: what its variants are compared with
 
 
 class Trial(TypedDict):

@@ -11,7 +11,7 @@ from hrm_bench.errors import UsageError
 from hrm_bench.records import store
 from hrm_bench.records.extras import sweep_name
 from hrm_bench.records.facts import SPLITS, flat, is_on_plateau, ngram, numbers, unigram, unknown_fractions
-from hrm_bench.records.schema import Record
+from hrm_bench.records.schema import SCHEMA_VERSION, Record
 
 NAMES = ("experiment", "model", "memory", "seed", "identity")  # columns of both tables of a notebook
 PLAIN = (
@@ -33,7 +33,7 @@ def load(folder: str | PathLike[str] = "multirun") -> Loaded:
     ``cells`` has one column per config key (``data.order``), the figures of both splits (``validation_perplexity``),
     their n-gram baselines (``validation_unigram``, ``validation_ngram``: within the window), the fraction of characters
     outside the vocabulary (``validation_unknown``), the memory's use, and whether the cell is on the unigram plateau.
-    Raises UsageError if there is no record.
+    Records of another version of the schema are left out. Raises UsageError if there is no record.
     """
     path = Path(folder)
     below = sorted({record.parent.parent for record in path.glob(f"*/*/{store.RECORD_FILE}")})
@@ -53,7 +53,7 @@ def load(folder: str | PathLike[str] = "multirun") -> Loaded:
 
 def cells(records: Iterable[Record], sweep: str = "") -> pandas.DataFrame:
     """Return one row per record: its figures, its config by dotted key, and ``record`` itself."""
-    return pandas.DataFrame([_cell(sweep, record) for record in records])
+    return pandas.DataFrame([_cell(sweep, record) for record in records if record["schema_version"] == SCHEMA_VERSION])
 
 
 def _cell(sweep: str, record: Record) -> dict[str, Any]:

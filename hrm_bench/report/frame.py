@@ -13,7 +13,7 @@ from typing import Any
 import pandas
 
 from hrm_bench.records import store
-from hrm_bench.records.extras import read_rescoring, read_search, sweep_name
+from hrm_bench.records.extras import read_baselines, read_rescoring, read_search, sweep_name
 from hrm_bench.records.facts import is_on_plateau, same_text
 from hrm_bench.records.grouping import Variant, grouped
 from hrm_bench.records.papers import published_figure
@@ -21,6 +21,7 @@ from hrm_bench.records.schema import Record, Rescoring, Search
 from hrm_bench.records.tidy import cells
 from hrm_bench.statistics import Difference, holm, paired_difference, sd
 
+NONE: Mapping[str, Mapping[str, Any]] = {}
 RESULTS = (  # columns of results.csv
     *("model", "memory", "settings", "parameters", "seeds", "validation_mean", "validation_sd", "test_mean", "test_sd"),
     *("best_epoch", "published", "p_holm", "left_plateau", "left_mean", "left_sd", "on_plateau", "causal", "rank"),
@@ -59,23 +60,26 @@ class Sweep:
             name or (sweep_name(path) if path else ""),
         )
         table = cells([record for record in records if store.is_finished(record)], name)
-        whole = Study(name, table, variants(table.record.tolist()))
+        baselines = read_baselines(path) if path else {}
+        whole = Study(name, table, variants(table.record.tolist(), baselines))
         studies = []
         for experiment, some in table.groupby("experiment", sort=False):
             title = experiment if name in ("", experiment) else f"{experiment} ({name})"
-            rows = whole.variants if len(some) == len(table) else variants(some.record.tolist())
+            rows = whole.variants if len(some) == len(table) else variants(some.record.tolist(), baselines)
             studies.append(Study(title, some, rows))
         extras = (read_rescoring(path), read_search(path)) if path else ([], None)
         return cls(called, records, whole, studies, *extras)
 
 
-def variants(records: Sequence[Record]) -> pandas.DataFrame:
+def variants(records: Sequence[Record], baselines: Mapping[str, Mapping[str, Any]] = NONE) -> pandas.DataFrame:
     """Return one row per variant of finished records: the columns of RESULTS, and
 
     - ``label``: model, memory, settings and whether it is not causal;
     - ``memory_shown``: empty if no cell of the model has a memory;
     - ``settings_values``, ``records`` (by seed), and ``first``, one of them;
     - ``baseline``: the row of the variant that it is compared with, or None.
+
+    ``baselines`` are those of a sweep's last commands, by experiment; without one, that of the records counts.
     """
     groups = grouped(records)
     with_memory = {variant.model for variant in groups if variant.memory != "none"}
@@ -84,7 +88,9 @@ def variants(records: Sequence[Record]) -> pandas.DataFrame:
     for variant in groups:
         rows.loc[len(rows)] = dict.fromkeys(columns) | _row(variant, variant.model in with_memory)
     for row in rows.itertuples():
-        candidates = [(other, _perplexities(rows.records[other], causal=True)) for other in _baselines(rows, row)]
+        candidates = [
+            (other, _perplexities(rows.records[other], causal=True)) for other in _baselines(rows, row, baselines)
+        ]
         own, theirs = _perplexities(row.records), {seed: value for _, one in candidates for seed, value in one.items()}
         common = [seed for seed in own if seed in theirs]
         if len(theirs) < sum(len(one) for _, one in candidates) or not common:
@@ -121,12 +127,13 @@ def _row(variant: Variant, has_memory: bool) -> dict[str, Any]:
     }
 
 
-def _baselines(rows: pandas.DataFrame, row: Any) -> list[int]:
+def _baselines(rows: pandas.DataFrame, row: Any, baselines: Mapping[str, Mapping[str, Any]]) -> list[int]:
     """Return the rows that have the values of ``experiment.baseline``, the same text, and are otherwise like a variant.
 
     A model without memory is the same under any memory, and a setting that one of the two lacks tells nothing.
     """
-    values = dict(row.first["config"]["experiment"]["baseline"])
+    experiment = row.first["config"]["experiment"]
+    values = dict(baselines.get(experiment["name"], experiment["baseline"]))
     model, memory = values.pop("model", row.model), values.pop("memory", row.memory)
     own = dict(row.settings_values)
     if (row.model, row.memory) == (model, memory) and all(own.get(n, value) == value for n, value in values.items()):

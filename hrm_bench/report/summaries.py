@@ -144,10 +144,11 @@ def failures(records: Sequence[Record]) -> Table | None:
     rows = []
     for r in records:
         if not store.is_finished(r):
-            memory = "" if r["memory"] == "none" else f" {r['memory']}"
+            known = [str(r.get(key, "")) for key in ("model", "memory", "seed")]  # an older record may lack one
+            name = " ".join(word for word in (known[0], known[1].replace("none", ""), f"seed {known[2]}") if word)
             status = "finished by another version of hrm_bench" if r["status"] == "finished" else r["status"]
             reason = ": ".join(filter(None, (status, r.get("reason"))))
-            rows.append({"cell": f"{r['model']}{memory} seed {r['seed']} {r['identity']}", "reason": reason})
+            rows.append({"cell": f"{name} {r['identity']}", "reason": reason})
     return table("failures", rows)
 
 

@@ -22,14 +22,14 @@ from hrm_bench.data.corpora import Library
 from hrm_bench.data.text import REPLACEMENT
 from hrm_bench.errors import UsageError
 from hrm_bench.records import store
+from hrm_bench.records.extras import read_baselines
 from hrm_bench.records.facts import text_name
-from hrm_bench.records.schema import SCHEMA_VERSION, Record
+from hrm_bench.records.schema import MANIFEST_FILE, SCHEMA_VERSION, Manifest, Record
 from hrm_bench.sweeps.display import Display
 from hrm_bench.training.build import build, load_windows
 from hrm_bench.training.progress import PROGRESS_FILE
 from hrm_bench.training.stopping import FAIL_FAST, Stopped, StopSignal
 
-MANIFEST_FILE = "sweep.json"
 PREFLIGHT_FILE = "preflight.json"  # in the sweep's folder: the models that have passed
 LEAST_UNKNOWN = 0.001  # fraction of a split's characters that the vocabulary may lack in silence
 POLL_SECONDS = 0.5  # between looks at cells that another command is running
@@ -287,11 +287,13 @@ def _wait_for_one(cells: Sequence[Cell], stop: StopSignal, shared: Shared) -> No
 
 
 def _write_manifest(cells: Sequence[Cell], root: Path, command: str) -> None:
-    """Add these cells to the list in the sweep's folder, from which others read which cells it has."""
+    """Add these cells, and what they are compared with, to the list in the sweep's folder, which others read."""
     with filelock.FileLock(root / store.LOCK_FILE):  # two commands may start in one folder at the same time
         labels = read_manifest(root)
         labels.update({cell.folder.name: cell.label for cell in cells})
-        store.write_json(root / MANIFEST_FILE, {"command": command, "cells": labels})
+        baselines = read_baselines(root)
+        baselines.update({cell.config.experiment.name: cell.values["experiment"]["baseline"] for cell in cells})
+        store.write_json(root / MANIFEST_FILE, Manifest(command=command, cells=labels, baselines=baselines))
 
 
 def read_manifest(root: Path) -> dict[str, str]:
