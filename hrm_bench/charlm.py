@@ -6,7 +6,7 @@ Shapes: B lanes, T characters, D width, V vocabulary, W windows of a sample.
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import lightning
 import torch
@@ -52,6 +52,7 @@ class Setting:
     window: int
     memory: MemoryPolicy
     seed: int
+    windows_per_sample: int = 1
 
 
 class Refinement(NamedTuple):
@@ -80,7 +81,7 @@ class CharLM(lightning.LightningModule):
     is an ordinary module: ``logits, memory = model(tokens)`` needs no Trainer, and no ``objective``.
     """
 
-    uses_memory: ClassVar[bool] = False
+    uses_memory: bool = False  # of the class, if it does in every mode that writes one
 
     head: nn.Linear
     objective: Objective  # set by what trains the model
@@ -103,6 +104,11 @@ class CharLM(lightning.LightningModule):
         self._compiled_shape: tuple[int, int] | None = None
 
     # What an architecture provides
+
+    @classmethod
+    def reads_memory(cls, mode: str, windows_per_sample: int) -> bool:
+        """Return whether a cell of this model has a memory, whose settings are then a part of its identity."""
+        return cls.uses_memory
 
     def segment(self, tokens: Tensor, state: State, memory: Memory, index: int) -> tuple[Tensor, State, Memory]:
         """Run refinement pass number ``index``, from 0, over one window of (B, T) tokens.

@@ -224,6 +224,13 @@ def test_memory_modes_are_one_cell_where_there_is_no_memory():
         assert len({*unrolled}) == 3
 
 
+def test_the_lstm_is_a_cell_of_its_own_only_where_a_window_can_follow_another():
+    plain, four = named("model=lstm"), "data.windows_per_sample=4"
+    assert named("model=lstm", "memory=none") == plain  # the default is reset, with one window per sample
+    others = [named("model=lstm", *words) for words in (["memory=carry"], [four], [four, "memory=none"])]
+    assert len({plain, *others}) == 4
+
+
 def test_a_cell_is_named_after_what_it_is():
     cfg = hrm_bench.compose("data=sample", "model=infini_hrm", "memory=carry", "seed=3")
     assert re.fullmatch(r"infini_hrm-carry-seed3-[0-9a-f]{12}", cell_name(cfg, "f"))

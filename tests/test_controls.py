@@ -141,6 +141,32 @@ def test_the_lstm_forgets_at_each_window():
         assert (logits[8:] - lstm_logits(parameters, lane)[8:]).abs().max() > 1e-6  # had it gone on
 
 
+def through_whole_text(*words):
+    """Return logits and gradients of three windows in turn, and of one text read by a cell written by hand."""
+    model = small("model=lstm", *words).double()
+    tokens, targets = random_batch(2, 24)
+    (logits, memory), parameters = model(tokens), dict(model.named_parameters())
+    whole = torch.stack([lstm_logits(parameters, lane) for lane in tokens])
+    found = [(one, gradients(task_loss(one, targets), parameters.values())) for one in (logits, whole)]
+    return found, memory
+
+
+@pytest.mark.parametrize("mode", [["memory=carry"], ["data.windows_per_sample=3"]])
+def test_the_lstm_carries_its_state_from_window_to_window(mode):
+    ((ours, truncated), (whole, exact)), memory = through_whole_text(*mode)
+    torch.testing.assert_close(ours, whole, atol=1e-9, rtol=0)
+    assert [part.shape for part in memory] == [(2, 16)] * 2
+    assert not any(part.requires_grad for part in memory)
+    assert max((one - other).abs().max() for one, other in zip(truncated, exact, strict=True)) > 1e-6
+
+
+def test_the_gradient_of_an_lstm_goes_through_its_state_if_asked():
+    words = ["memory=carry", "memory.gradient=through", "objective=through_time", "data.windows_per_sample=3"]
+    ((ours, through), (whole, exact)), _ = through_whole_text(*words)
+    torch.testing.assert_close(ours, whole, atol=1e-9, rtol=0)
+    assert_same(through, exact)
+
+
 def test_the_lstms_own_draw_is_decided_by_the_seed():
     first, again, other = (small("model=lstm", f"seed={seed}").state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(first[name], again[name]) for name in first)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import FEW, SMALL, compose, figures, fitting, quick, random_batch, small, stopped_after, weights
+from conftest import FEW, QUICK, SMALL, compose, figures, fitting, random_batch, small, stopped_after, weights
 from reference.training import reference
 
 import hrm_bench
@@ -21,6 +21,7 @@ CASES = {
     "hrm_memory": ["model=hrm_memory"],
     "hrm_memory tied": ["model=hrm_memory", "memory.features=l2", "memory.tie=true", "model.num_segments=1"],
     "hrm": ["model=hrm"],
+    "lstm": ["model=lstm"],
 }
 
 
@@ -86,17 +87,24 @@ def test_lanes_in_parts_train_as_lanes_together(words):
         torch.testing.assert_close(one, other, atol=1e-9, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["infini_hrm", "hrm_memory", "hrm"])
+@pytest.mark.parametrize("name", ["infini_hrm", "hrm_memory", "hrm", "lstm"])
 def test_a_model_trained_through_time_keeps_the_contract_and_sees_no_later_character(name, tmp_path):
     words = fitting(*SMALL, f"model={name}", *THROUGH, "memory=carry")
     preflight.check(Cell.of(compose(*words), tmp_path))
     assert causality.is_causal(causality.leak(small(f"model={name}", *THROUGH), num_windows=3))
 
 
-@pytest.mark.parametrize("looks", [2, 4])
-def test_a_cell_that_was_stopped_goes_on_to_the_bit(looks, tmp_path, monkeypatch):
-    words = ("model=hrm_memory", "memory=carry", "data.order=contiguous", *THROUGH, "memory.unroll=2")
-    cfg = quick(*FEW, *words, "recipe.batch_size=2")
+@pytest.mark.parametrize(
+    ("looks", "words"),
+    [
+        (2, ["model=hrm_memory", *THROUGH, "memory.unroll=2"]),
+        (4, ["model=lstm", *THROUGH]),
+        (3, ["model=lstm", "data.windows_per_sample=4"]),
+    ],
+)
+def test_a_cell_that_was_stopped_goes_on_to_the_bit(looks, words, tmp_path, monkeypatch):
+    more = ["memory=carry", "data.order=contiguous", "recipe.batch_size=2", "logger=none"]
+    cfg = compose(*fitting(*QUICK, *FEW, *words, *more))
     record = run_cell(cfg, tmp_path / "whole")
     with monkeypatch.context() as during:
         stopped_after(looks, during)

@@ -20,8 +20,9 @@ def locate(target: str) -> type:
 
 
 def uses_memory(cfg: DictConfig) -> bool:
-    """Return whether the model reads a memory at all, whatever its mode."""
-    return bool(getattr(locate(cfg.model._target_), "uses_memory", False))
+    """Return whether the model has a memory; most have one in every mode or in none."""
+    model: Any = locate(cfg.model._target_)
+    return bool(model.reads_memory(cfg.memory.mode, cfg.data.windows_per_sample))
 
 
 def memory_mode(cfg: DictConfig) -> str:

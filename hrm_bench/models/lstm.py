@@ -1,6 +1,6 @@
 """A long short-term memory (doi 10.1162/neco.1997.9.8.1735, forget gate: doi 10.1162/089976600300015015), one layer.
 
-One pass over the characters of a window, from h = c = 0:
+One pass over the characters of a window:
 
     x = embedding(token)
     i, f, o = sigmoid(W·x + U·h + b), each with weights and biases of its own
@@ -9,9 +9,12 @@ One pass over the characters of a window, from h = c = 0:
     h = o ⊙ tanh(c)
     logits = head(h)
 
-h and c start at zero at each window and never go on to the next one, in any memory mode: each window is read by itself,
-as in the other models without memory. A window is read from left to right, so no mask is needed to be causal. There is
-one segment with one loss.
+h and c are its memory. With ``memory=carry`` each window starts from what the one before has left, and with ``reset``
+from what the one before in its sample has left. With ``none``, and with ``reset`` and one window per sample, h and c
+are zero at each window: it is a model without memory. Training is truncated backpropagation through time: the gradient
+of a window's loss ends at the window's start, or goes further back with ``memory.gradient=through``.
+
+A window is read from left to right, so no mask is needed to be causal. There is one segment with one loss.
 
 152,460 parameters at D = 126, against HRM's 152,064.
 
@@ -23,6 +26,7 @@ Shapes: B lanes, T characters, D width, V vocabulary.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -31,8 +35,15 @@ from hrm_bench.layers.carried import Memory
 from hrm_bench.layers.dropout import Embedding, Head
 
 
+class HC(NamedTuple):
+    """The memory of an LSTM: the two parts of its state after a window."""
+
+    h: Tensor  # (B, D)
+    c: Tensor  # (B, D)
+
+
 class LSTM(CharLM):
-    """One recurrent layer over each window by itself."""
+    """One recurrent layer over each window by itself, or from what the window before has left."""
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
@@ -42,11 +53,27 @@ class LSTM(CharLM):
 
     def __init__(self, config: Config, setting: Setting) -> None:
         super().__init__(setting, num_segments=1)
+        self.uses_memory = self.reads_memory(setting.memory.mode, setting.windows_per_sample)
         self.embedding = Embedding(setting.vocabulary_size, config.width)
         self.recurrent = nn.LSTM(config.width, config.width, batch_first=True)
         self.head = Head(config.width, setting.vocabulary_size)
         self.initialise(width=config.width)
 
+    @classmethod
+    def reads_memory(cls, mode: str, windows_per_sample: int) -> bool:
+        return mode == "carry" or (mode == "reset" and windows_per_sample > 1)
+
+    def initial_memory(self, num_lanes: int) -> Memory:
+        if not self.uses_memory:
+            return ()
+        zeros = self.head.weight.new_zeros(num_lanes, self.head.in_features)
+        return HC(zeros, zeros)
+
     def segment(self, tokens: Tensor, state: State, memory: Memory, index: int) -> tuple[Tensor, State, Memory]:
-        hidden, _ = self.recurrent(self.embedding(tokens))  # (B, T, D), from zero
-        return self.head(hidden), (), ()
+        start = tuple(part[None].contiguous() for part in memory) or None  # None: from zero
+        hidden, (h, c) = self.recurrent(self.embedding(tokens), start)  # (B, T, D)
+        return self.head(hidden), (), HC(h[0], c[0]) if memory else ()
+
+    def commit(self, memory: Memory, update: Memory) -> Memory:
+        """Return the update, which replaces the memory, in the memory's precision."""
+        return HC(*(new.to(old.dtype) for new, old in zip(update, memory, strict=True))) if memory else ()

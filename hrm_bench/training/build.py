@@ -40,6 +40,7 @@ def build(cfg: DictConfig, vocabulary_size: int | None = None) -> CharLM:
         window=cfg.data.window,
         memory=MemoryPolicy(**cfg.memory),
         seed=cfg.seed,
+        windows_per_sample=cfg.data.windows_per_sample,
     )
     model_class: Any = locate(cfg.model._target_)
     with torch.random.fork_rng(devices=[]):

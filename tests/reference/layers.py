@@ -151,6 +151,9 @@ class MatrixMemory(PairMemory):
         total = 1 if self.kind == "l2" else (weights * self.normalizer).sum(dim=-1, keepdim=True) + MEMORY_EPSILON
         return weights @ self.matrix / total
 
+    def detach(self) -> None:
+        self.matrix, self.normalizer = self.matrix.detach(), self.normalizer.detach()
+
     def add(self, keys: Tensor, values: Tensor) -> None:
         self.matrix = self.matrix + keys.transpose(-1, -2) @ values
         self.normalizer = self.normalizer + keys.sum(dim=-2, keepdim=True)
@@ -176,11 +179,26 @@ def hidden_state_memory(
     return weight * merge(memory.answer(queries), output) + (1 - weight) * hidden
 
 
-def lstm(inputs: Tensor, parameters: Parameters, prefix: str) -> Tensor:
+class StateMemory:
+    """The state (h, c) in which a window ends, each (B, D), from which the next one starts."""
+
+    def __init__(self, start: tuple[Tensor, Tensor], how: Mapping[str, Any]) -> None:
+        self.state, self.how, self.last = start, how, start
+
+    def commit(self, rule: str) -> None:
+        self.state = self.last
+        if self.how.get("gradient") != "through":
+            self.detach()
+
+    def detach(self) -> None:
+        self.state = self.state[0].detach(), self.state[1].detach()
+
+
+def lstm(inputs: Tensor, parameters: Parameters, prefix: str, memory: StateMemory) -> Tensor:
     """Return the hidden states (B, T, D) of one recurrent layer, computed one character after another."""
     names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
     from_input, from_hidden, input_bias, hidden_bias = (parameters[f"{prefix}.{name}"].chunk(4) for name in names)
-    hidden = cell = torch.zeros_like(inputs[:, 0])
+    hidden, cell = memory.state
     states = []
     for x in inputs.unbind(dim=1):
         i, f, g, o = (
@@ -190,4 +208,5 @@ def lstm(inputs: Tensor, parameters: Parameters, prefix: str) -> Tensor:
         cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
         hidden = torch.sigmoid(o) * torch.tanh(cell)
         states.append(hidden)
+    memory.last = hidden, cell
     return torch.stack(states, dim=1)

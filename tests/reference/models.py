@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn.functional import embedding
 
 from . import layers
-from .layers import MatrixMemory, Parameters
+from .layers import MatrixMemory, Parameters, StateMemory
 
 State = tuple[Tensor, ...]  # (B, T, D) each
-Memories = Sequence[MatrixMemory]
+Memories = Sequence[Any]  # MatrixMemory or StateMemory
 
 
 class Model:
@@ -144,10 +144,14 @@ class LCT(Levels):
 
 
 class LSTM(Model):
-    """A long short-term memory over each window."""
+    """A long short-term memory, which goes on from window to window."""
+
+    def initial_memory(self, num_lanes: int) -> Memories:
+        zeros = self.parameters["head.weight"].detach().new_zeros(num_lanes, self.config["width"])
+        return [StateMemory((zeros, zeros), self.how)]
 
     def segment(self, tokens: Tensor, state: State, memory: Memories, index: int) -> tuple[Tensor, State]:
-        return self.head(layers.lstm(self.embed(tokens), self.parameters, "recurrent")), ()
+        return self.head(layers.lstm(self.embed(tokens), self.parameters, "recurrent", memory[0])), ()
 
 
 class Transformer(Model):

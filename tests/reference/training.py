@@ -106,7 +106,7 @@ class ThroughTime(DeepSupervision):
                 losses += [task_loss(logits, following) for logits, _ in self.segments(some, memory)]
             self.descend(self.optimizers[0], total(losses) / len(losses))
             for part in memory:
-                part.matrix, part.normalizer = part.matrix.detach(), part.normalizer.detach()
+                part.detach()
             windows = windows[self.unroll :] if self.unroll else []
         return losses[-1].detach()
 
