@@ -391,7 +391,7 @@ def test_the_table_says_which_memory_is_of_unrelated_text_and_from_how_many_seed
     for each in records:
         each["config"]["data"]["order"] = "contiguous"
     assert "unrelated" not in results(records).caption
-    assert "has an interval from" not in results(SWEEP).caption
+    assert "has an interval from" not in results(made_up.sweep()).caption
 
 
 def test_the_parts_of_a_sweep_are_computed_once(monkeypatch, tmp_path):

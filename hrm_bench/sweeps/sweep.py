@@ -37,8 +37,8 @@ OTHER_CODE = "were finished by another version of the code and are kept; force=t
 OTHER_SCHEMA = "have a record of another version of hrm_bench, which this one cannot read; they run again"
 
 UNRELATED = (
-    "memory=carry data.order=shuffled: in training, what a memory holds is of unrelated text; with data.order=contiguous "
-    "it is of the text before"
+    "memory=carry data.order=shuffled: in training, what a memory holds is of unrelated text; with "
+    "data.order=contiguous it is of the text before"
 )
 
 Launch = Callable[[Sequence[Cell], StopSignal], Sequence[Record]]  # raises if a process of a cell died
