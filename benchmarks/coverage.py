@@ -1,7 +1,7 @@
-"""``python -m benchmarks.coverage [draws=N]``: how often each interval of the report covers the truth, by simulation.
+"""``python -m benchmarks.coverage [draws=N]``: how often intervals hold the truth, and verdicts are wrong.
 
-Runs are drawn from worlds whose truth is known, and given to the functions that the report uses. A figure is the
-percentage of draws whose 95 % interval holds the truth. It takes six minutes on one core.
+Runs are drawn from worlds whose truth is known, and given to the functions that the report uses. It takes six minutes
+on one core.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy
 from scipy import special
 
-from hrm_bench import cli
+from hrm_bench import cli, statistics
 from hrm_bench.intervals import Quantity, level, paired_difference, percent_difference, rate, share
 
 Array = numpy.ndarray
@@ -19,8 +19,9 @@ SPREAD = 0.03  # sd of a run, in units of its mean; in the archived records half
 PLATEAU, STUCK = 23.2, 1 / 8  # perplexity on the plateau, and the probability of ending there
 MEANS = {"hrm": 11.0, "other": 12.0, "lct": 30.0, "task": 20.0}
 RESAMPLES = 1_999
+CLAIM, CLOSE = statistics.published_range("difference", -4.7), 0.01  # a claim, and the sd of the runs that judge it
 KEYS = {
-    "draws": cli.Key("simulated experiments per figure", int, default=20_000, at_least=100),
+    "draws": cli.Key("simulated experiments per figure", int, default=40_000, at_least=100),
     "seed": cli.Key("of the random draws", int, default=0),
 }
 
@@ -145,6 +146,68 @@ def bca_covers(world: World, draw: numpy.random.Generator, seeds: int, draws: in
     return 100 * float(((ends[0] <= truth) & (truth <= ends[1])).mean())
 
 
+def _verdict(world: World, draw: numpy.random.Generator, seeds: int, percent: float) -> statistics.Verdict:
+    """Return the verdict on a published improvement by 4.7 % if the true difference is this."""
+    runs = world.runs(draw, MEANS["hrm"] * (1 + percent / 100), seeds, CLOSE)
+    others = world.runs(draw, MEANS["hrm"], seeds, CLOSE)
+    if not runs or not others:
+        return "undecided"
+    on_rates = (statistics.verdict_on_rate(rate(len(some), seeds)) for some in (runs, others))
+    return statistics.combined(statistics.verdict(percent_difference(runs, others), CLAIM), on_rates)
+
+
+def reproduced_at_its_bound(world: World, draw: numpy.random.Generator, seeds: int) -> bool:
+    """A difference as large as the smallest that is accepted."""
+    return _verdict(world, draw, seeds, CLAIM.high or 0) == "reproduced"
+
+
+def contradicted_at_its_bound(world: World, draw: numpy.random.Generator, seeds: int) -> bool:
+    """The same, on the other side."""
+    return _verdict(world, draw, seeds, CLAIM.high or 0) == "contradicted"
+
+
+def equivalent_at_the_margin(world: World, draw: numpy.random.Generator, seeds: int) -> bool:
+    """A difference as small as the margin."""
+    return _verdict(world, draw, seeds, statistics.MARGIN) == "equivalent"
+
+
+def different_without_difference(world: World, draw: numpy.random.Generator, seeds: int) -> bool:
+    """One variant under two names."""
+    runs, others = (world.runs(draw, MEANS["hrm"], seeds) for _ in range(2))
+    return _holds(percent_difference(runs, others), 0.0) is False if runs and others else False
+
+
+def rate_decided_at_a_half(world: World, draw: numpy.random.Generator, seeds: int) -> bool:
+    """Half of the runs leave the plateau, so neither verdict on their rate is right."""
+    return statistics.verdict_on_rate(rate(int(draw.binomial(seeds, 0.5)), seeds)) != "undecided"
+
+
+def true_claim_reproduced(world: World, draw: numpy.random.Generator, seeds: int) -> bool:
+    """The published difference is exactly true."""
+    return _verdict(world, draw, seeds, -4.7) == "reproduced"
+
+
+WRONG = {
+    "reproduced, at the bound": reproduced_at_its_bound,
+    "contradicted, at the bound": contradicted_at_its_bound,
+    "equivalent, at the margin": equivalent_at_the_margin,
+    "called different, but alike": different_without_difference,
+    "rate decided, at one half": rate_decided_at_a_half,
+    "*right:* reproduced, and exactly true": true_claim_reproduced,
+}
+
+
+def verdicts(draws: int, seed: int) -> Iterator[tuple[str, str, list[float]]]:
+    """Yield rule, world and how often the verdict is given for each number of seeds, in percent."""
+    for place, (name, is_given) in enumerate(WRONG.items()):
+        for kind, world in WORLDS.items():
+            if is_given is rate_decided_at_a_half and not world.stuck:
+                continue
+            draw = numpy.random.default_rng([seed, 100 + place, len(kind)])
+            given = ([is_given(world, draw, seeds) for _ in range(draws)] for seeds in SEEDS)
+            yield name, kind, [100 * float(numpy.mean(some)) for some in given]
+
+
 def coverage(draws: int, seed: int) -> Iterator[tuple[str, str, list[float]]]:
     """Yield interval, world and the coverage for each number of seeds, in percent."""
     for place, (name, covers) in enumerate(INTERVALS.items()):
@@ -160,9 +223,9 @@ def coverage(draws: int, seed: int) -> Iterator[tuple[str, str, list[float]]]:
         yield "level, by BCa over all runs", kind, [bca_covers(world, draw, seeds, some) for seeds in SEEDS]
 
 
-def markdown(rows: Iterable[tuple[str, str, list[float]]]) -> Iterator[str]:
-    """Yield the lines of the table."""
-    yield "| interval | runs | " + " | ".join(f"{seeds} seeds" for seeds in SEEDS) + " |"
+def markdown(what: str, rows: Iterable[tuple[str, str, list[float]]]) -> Iterator[str]:
+    """Yield the lines of a table."""
+    yield f"| {what} | runs | " + " | ".join(f"{seeds} seeds" for seeds in SEEDS) + " |"
     yield "| --- | --- |" + " ---: |" * len(SEEDS)
     for name, kind, figures in rows:
         yield f"| {name} | {kind} | " + " | ".join(f"{figure:.1f}" for figure in figures) + " |"
@@ -174,8 +237,10 @@ def main(words: list[str]) -> int:
         print("\n".join([f"{__doc__}", *(f"  {word}  {meaning}" for word, meaning in cli.arguments(KEYS).items())]))
         return 0
     values = cli.parse(words, KEYS)
-    for line in markdown(coverage(values["draws"], values["seed"])):
-        print(line, flush=True)
+    for what, simulate in (("interval", coverage), ("verdict", verdicts)):
+        for line in markdown(what, simulate(values["draws"], values["seed"])):
+            print(line, flush=True)
+        print()
     return 0
 
 

@@ -1,220 +1,139 @@
-"""Statistics over seeds: paired differences, intervals, tests, verdicts and power laws.
+"""Rules over seeds: verdicts on claims, the seeds that they need, p-values looked at together, and power laws."""
 
-The same seed means the same initial weights (if shapes agree) and the same order of the data. So a difference is taken
-seed by seed, and what all cells of a seed share drops out of it.
-"""
-
-import functools
 import math
-import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy
-from scipy import stats
+from scipy import special, stats
 
-MIN_PAIRS = 5  # fewer cannot carry a bootstrap, and no sign-flip test of fewer can reach p = 0.05
-CONFIDENCE = 0.95
-NUM_RESAMPLES = 9_999
-MOST_FLIPPED = 16  # differences; up to here, every pattern of signs is tried
+from hrm_bench.intervals import CONFIDENCE, MIN_SEEDS, Quantity, Rate, rate, students_t
+
 MOST_SEEDS = 10_000  # the largest number of seeds that is ever recommended
 TOLERANCE = 0.05  # of a published level, either way
 SMALLEST, LARGEST = 0.5, 2.0  # times a published difference
-AT_LEAST = 50.0  # percent of a gap that its explanation must explain
+AT_LEAST, AT_MOST = 50.0, 150.0  # percent of a gap that its explanation must explain
+MARGIN = 1.0  # percent: two variants that differ by less are equivalent
+MOST_RUNS = 0.5  # the rate at which runs must leave the plateau, or stay on it, as the published run did
+
+FEWEST_SEEDS = next(n for n in range(1, MOST_SEEDS) if rate(n, n).low >= MOST_RUNS)  # that can reproduce a claim
 
 Kind = Literal["level", "difference", "share"]
-Verdict = Literal["reproduced", "contradicted", "undecided"]
+Verdict = Literal["reproduced", "contradicted", "equivalent", "undecided"]
 
 
-class Difference(NamedTuple):
-    """One variant minus another over their common seeds; None for what too few seeds do not give."""
+class Bounds(NamedTuple):
+    """What decides about a quantity, in its unit."""
 
-    pairs: int
-    mean: float
-    sd: float | None
-    percent: float  # the mean, in percent of the other variant's mean
-    low: float | None  # 95 % BCa bootstrap interval of the mean (Efron 1987)
-    high: float | None
-    p: float | None  # two-sided sign-flip test
-
-    def percent_interval(self, baseline: float) -> tuple[float | None, float | None]:
-        """Return the interval in percent of the baseline's mean, as ``percent`` is."""
-        if self.low is None or self.high is None:
-            return None, None
-        unit = self.percent / self.mean if self.mean else 100 / baseline
-        return self.low * unit, self.high * unit
+    low: float
+    high: float | None  # None: no upper bound
+    margin: float | None = None  # of a difference: an interval within it, either way, shows that there is none
 
 
-class Quantity(NamedTuple):
-    """A quantity over seeds; None for what too few seeds do not give."""
-
-    seeds: int
-    estimate: float
-    sd: float | None  # over seeds, in the unit of the estimate; sd/√seeds is the estimate's standard error
-    low: float | None  # 95 % BCa bootstrap interval of the estimate
-    high: float | None
-    p: float | None = None  # of a difference: two-sided sign-flip test
-
-
-def sd(values: Sequence[float]) -> float | None:
-    """Return the standard deviation; None for one value, NaN if a value is not finite."""
-    if len(values) < 2:
-        return None
-    return statistics.stdev(values) if all(map(math.isfinite, values)) else math.nan
-
-
-def paired_difference(values: Sequence[float], baseline: Sequence[float]) -> Difference | None:
-    """Compare two series whose entries have the same seeds; None if they are empty."""
-    differences = tuple(value - other for value, other in zip(values, baseline, strict=True))
-    if not differences:
-        return None
-    mean = statistics.fmean(differences)
-    low, high = _interval(differences)
-    return Difference(
-        pairs=len(differences),
-        mean=mean,
-        sd=sd(differences),
-        percent=100 * mean / statistics.fmean(baseline),
-        low=low,
-        high=high,
-        p=_sign_flip(differences),
-    )
-
-
-def level(values: Sequence[float]) -> Quantity:
-    """Return the mean, in the unit of the values."""
-    return _ratio(values, [1.0] * len(values))
-
-
-def percent_difference(values: Sequence[float], baseline: Sequence[float]) -> Quantity:
-    """Return the mean difference, paired by seed, in percent of the baseline's mean."""
-    differences = tuple(value - other for value, other in zip(values, baseline, strict=True))
-    return _ratio(differences, baseline, scale=100)._replace(p=_sign_flip(differences))
-
-
-def share(part: Sequence[float], gap: Sequence[float]) -> Quantity:
-    """Return the mean of a part in percent of the mean of a gap, paired by seed.
-
-    It has neither sd nor interval if the gap's own interval reaches zero: there may be no gap to explain.
-    """
-    low, _ = _interval(tuple(gap))
-    if low is not None and low > 0:
-        return _ratio(part, gap, scale=100)
-    whole = statistics.fmean(gap)
-    return Quantity(len(part), 100 * statistics.fmean(part) / whole if whole else math.nan, None, None, None)
-
-
-def published_range(kind: Kind, figure: float | None, *, direction: bool = False) -> tuple[float, float | None]:
-    """Return the accepted range of a quantity with this published figure, in its unit; None: no upper bound.
+def published_range(kind: Kind, figure: float | None, *, direction: bool = False, margin: float = MARGIN) -> Bounds:
+    """Return the accepted range of a quantity with this published figure.
 
     A claim of ``direction`` says which side is better, not by how much. Its far bound is open, or -100 %: nothing loses
     more than all of its perplexity.
     """
     if kind == "share" or figure is None:
-        return AT_LEAST, None
+        return Bounds(AT_LEAST, AT_MOST)
     near = (1 - TOLERANCE, 1 + TOLERANCE) if kind == "level" else (SMALLEST, LARGEST)
     low, high = sorted(figure * factor for factor in near)
+    if kind == "level":
+        return Bounds(low, high)
     if direction:
-        return (-100.0, high) if figure < 0 else (low, None)
-    return low, high
+        return Bounds(-100.0, high, margin) if figure < 0 else Bounds(low, None, margin)
+    return Bounds(low, high, margin)
 
 
-def verdict(measured: Quantity, at_least: float, at_most: float | None) -> Verdict:
-    """Compare the interval of a quantity with its accepted range; ``at_most=None`` means no upper bound."""
-    if measured.low is None or measured.high is None:
+def verdict(measured: Quantity, bounds: Bounds) -> Verdict:
+    """Compare the interval of a quantity with its bounds."""
+    low, high = measured.low, measured.high
+    if low is None or high is None:
         return "undecided"
-    top = math.inf if at_most is None else at_most
-    if at_least <= measured.low and measured.high <= top:
+    top = math.inf if bounds.high is None else bounds.high
+    if bounds.low <= low and high <= top:
         return "reproduced"
-    return "contradicted" if measured.high < at_least or top < measured.low else "undecided"
+    if bounds.margin is not None and -bounds.margin <= low and high <= bounds.margin:
+        return "equivalent"
+    return "contradicted" if high < bounds.low or top < low else "undecided"
 
 
-def departure(measured: Quantity, at_least: float, at_most: float | None) -> str:
+def verdict_on_rate(measured: Rate) -> Verdict:
+    """Say whether most runs end as the published run did: on the plateau, or off it."""
+    if measured.low >= MOST_RUNS:
+        return "reproduced"
+    return "contradicted" if measured.high < MOST_RUNS else "undecided"
+
+
+def combined(on_quantity: Verdict, on_rates: Iterable[Verdict]) -> Verdict:
+    """Return the verdict on a claim: it fails on its quantity or on any rate, and holds on all of them."""
+    verdicts = {on_quantity, *on_rates}
+    return next((some for some in ("contradicted", "undecided", "equivalent") if some in verdicts), "reproduced")
+
+
+def departure(measured: Quantity, bounds: Bounds) -> str:
     """Say how a quantity whose whole interval lies outside its range departs from it; empty for any other."""
-    if measured.low is None or measured.high is None or verdict(measured, at_least, at_most) != "contradicted":
+    if measured.low is None or measured.high is None or verdict(measured, bounds) != "contradicted":
         return ""
-    sign = -1 if at_least < 0 else 1  # both bounds are on one side of zero
+    sign = -1 if bounds.low < 0 else 1  # both bounds are on one side of zero
     low, high = sorted((sign * measured.low, sign * measured.high))
     if low > 0:
-        return "larger" if at_most is not None and low > max(sign * at_least, sign * at_most) else "smaller"
+        return "larger" if bounds.high is not None and low > max(sign * bounds.low, sign * bounds.high) else "smaller"
     return "the other way" if high < 0 else "none or smaller"
 
 
-def seeds_to_decide(measured: Quantity, at_least: float, at_most: float | None) -> int | None:
+def seeds_to_decide(measured: Quantity, bounds: Bounds) -> int | None:
     """Return how many seeds would decide an undecided quantity if its estimate and sd stayed the same.
 
-    The smallest n, above the seeds there are, with t(0.975, n - 1)·sd/√n at most the distance to the nearest bound. It
-    uses Student's interval, since a bootstrap cannot be foreseen. None beyond MOST_SEEDS, without sd, or if decided.
+    None beyond MOST_SEEDS, without sd, or if decided.
     """
-    if measured.sd is None or verdict(measured, at_least, at_most) != "undecided":
+    if measured.sd is None or verdict(measured, bounds) != "undecided":
         return None
-    above = math.inf if at_most is None else abs(measured.estimate - at_most)
-    distance = min(abs(measured.estimate - at_least), above)
-    numbers = numpy.arange(max(MIN_PAIRS, measured.seeds + 1), MOST_SEEDS + 1)
-    reach = stats.t.ppf((1 + CONFIDENCE) / 2, numbers - 1) * measured.sd / numpy.sqrt(numbers)
+    degrees = (measured.degrees or measured.seeds - 1) / (measured.seeds - 1)
+    return _seeds(_distance(measured.estimate, bounds), measured.sd, degrees, measured.seeds + 1)
+
+
+def seeds_for_rates(rates: Iterable[Rate]) -> int | None:
+    """Return how many seeds would decide every rate that is undecided if each stayed the same; 0 if all are decided."""
+    needed = 0
+    for undecided in (some for some in rates if verdict_on_rate(some) == "undecided"):
+        fraction, numbers = undecided.number / undecided.runs, numpy.arange(undecided.runs + 1, MOST_SEEDS + 1)
+        hits = numpy.rint(numpy.maximum(fraction, 1 - fraction) * numbers)
+        tail = special.betaincinv(hits, numbers - hits + 1, (1 - CONFIDENCE) / 2)
+        enough = numbers[tail >= MOST_RUNS]
+        if not len(enough):
+            return None
+        needed = max(needed, int(enough[0]))
+    return needed
+
+
+def seeds_to_reproduce(kind: Kind, figure: float | None, bounds: Bounds, spread: float) -> int | None:
+    """Return how many seeds a claim needs to be reproduced if its published figure is exactly true.
+
+    ``spread`` is the sd of a run's perplexity, in percent of it. 0 if there is no figure; None beyond MOST_SEEDS.
+    """
+    if figure is None or kind == "share":
+        return 0
+    sd = spread / 100 * figure if kind == "level" else spread * math.sqrt(2) * (1 + figure / 100)
+    return _seeds(_distance(figure, bounds._replace(margin=None)), sd, 1 if kind == "level" else 2, FEWEST_SEEDS)
+
+
+def _distance(estimate: float, bounds: Bounds) -> float:
+    """Return how far the interval may reach from this estimate and still decide."""
+    above = math.inf if bounds.high is None else abs(estimate - bounds.high)
+    within = -math.inf if bounds.margin is None else bounds.margin - abs(estimate)
+    return max(min(abs(estimate - bounds.low), above), within)
+
+
+def _seeds(distance: float, sd: float, degrees: float, fewest: int) -> int | None:
+    """Return the smallest number of seeds whose interval reaches no farther; its degrees of freedom are per seed."""
+    numbers = numpy.arange(max(MIN_SEEDS, fewest), MOST_SEEDS + 1)
+    reach = special.stdtrit(degrees * (numbers - 1), (1 + CONFIDENCE) / 2) * sd / numpy.sqrt(numbers)
     enough = numbers[reach <= distance]
     return int(enough[0]) if len(enough) else None
-
-
-def _ratio(numerators: Sequence[float], denominators: Sequence[float], scale: float = 1) -> Quantity:
-    """Return the ratio of two means over the same seeds; its sd is of the linearised ratio (Cochran 1977, 6.3)."""
-    mean = statistics.fmean(denominators)
-    ratio = statistics.fmean(numerators) / mean
-    residuals = [(above - ratio * below) / mean for above, below in zip(numerators, denominators, strict=True)]
-    low, high = _interval(tuple(numerators), tuple(denominators))
-    spread = sd(residuals)
-    return Quantity(
-        seeds=len(numerators),
-        estimate=scale * ratio,
-        sd=None if spread is None else scale * spread,
-        low=None if low is None else scale * low,
-        high=None if high is None else scale * high,
-    )
-
-
-@functools.lru_cache(maxsize=4096)  # the tables of a page ask for the same data again
-def _interval(
-    values: tuple[float, ...], denominators: tuple[float, ...] | None = None
-) -> tuple[float | None, float | None]:
-    """Return the BCa interval of the mean (Efron 1987), or of its ratio to the denominators' mean, paired."""
-    if len(values) < MIN_PAIRS:
-        return None, None
-    above = numpy.asarray(values)
-    below = numpy.ones(len(above)) if denominators is None else numpy.asarray(denominators)
-    ratio = float(_ratio_of_means(above, below))
-    if numpy.abs(above - ratio * below).max() <= 1e-12 * numpy.abs(above).max():
-        return ratio, ratio  # nothing to resample: the bootstrap would be undefined
-    interval = stats.bootstrap(
-        (above, below),
-        _ratio_of_means,
-        paired=True,
-        method="BCa",
-        confidence_level=CONFIDENCE,
-        n_resamples=NUM_RESAMPLES,
-        rng=numpy.random.default_rng(0),
-    ).confidence_interval
-    return float(interval.low), float(interval.high)
-
-
-def _ratio_of_means(above: Any, below: Any, axis: int = -1) -> Any:
-    return numpy.mean(above, axis=axis) / numpy.mean(below, axis=axis)
-
-
-@functools.lru_cache(maxsize=4096)
-def _sign_flip(differences: tuple[float, ...]) -> float | None:
-    """Return the p-value of the mean under random signs: all patterns up to MOST_FLIPPED differences, else a sample."""
-    if len(differences) < MIN_PAIRS:
-        return None
-    test = stats.permutation_test(
-        (numpy.asarray(differences),),
-        numpy.mean,
-        permutation_type="samples",
-        n_resamples=max(NUM_RESAMPLES, 2 ** min(len(differences), MOST_FLIPPED)),
-        batch=NUM_RESAMPLES,
-        rng=numpy.random.default_rng(0),
-    )
-    return float(test.pvalue)
 
 
 @dataclass(frozen=True)
@@ -235,7 +154,7 @@ class PowerLaw:
         log_y = self._middle[1] + self.exponent * away
         if self._error is None:
             return math.exp(log_y), None, None
-        reach = _t(self._points - 2) * math.hypot(self.spread / math.sqrt(self._points), self._error * away)
+        reach = students_t(self._points - 2) * math.hypot(self.spread / math.sqrt(self._points), self._error * away)
         return math.exp(log_y), math.exp(log_y - reach), math.exp(log_y + reach)
 
 
@@ -249,7 +168,7 @@ def power_law(x: Sequence[float], y: Sequence[float]) -> PowerLaw:
     fit = stats.linregress(log_x, log_y)
     free = len(log_x) - 2
     error = float(fit.stderr) if free else None
-    reach = None if error is None else _t(free) * error
+    reach = None if error is None else students_t(free) * error
     residuals = log_y - fit.intercept - fit.slope * log_x
     return PowerLaw(
         exponent=float(fit.slope),
@@ -260,10 +179,6 @@ def power_law(x: Sequence[float], y: Sequence[float]) -> PowerLaw:
         _error=error,
         _points=len(log_x),
     )
-
-
-def _t(degrees: int) -> float:
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, degrees))
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

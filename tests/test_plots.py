@@ -137,7 +137,7 @@ def test_differences_are_in_percent_of_the_baseline_with_the_published_one_besid
     assert reset.estimate == pytest.approx(100 * 0.3095 / 11.095, rel=0.01)
     assert reset.low < reset.estimate < reset.high
     assert reset.published == pytest.approx(100 * (11.53 / 12.10 - 1))
-    assert carry.high > 30
+    assert carry.high < 10  # a seed on the plateau is not in it
     drawn = drawing.forest([reset, carry], "%")
     assert any(f"{reset.estimate:+.1f} % [{reset.low:+.1f}" in text for text in texts(drawn))
 

@@ -6,13 +6,13 @@ import math
 
 import made_up
 import pytest
+from scipy import stats
 
 from hrm_bench import cli
 from hrm_bench.records import extras, facts
 from hrm_bench.records.schema import SCHEMA_VERSION, score
 from hrm_bench.report import frame, plots, tables, write
 from hrm_bench.report.frame import Sweep
-from hrm_bench.statistics import MIN_PAIRS
 
 
 def counted(unigram, kneser_ney):
@@ -94,11 +94,13 @@ def test_a_row_is_a_variant_over_its_seeds():
     assert infini.left_mean == pytest.approx(12.25)
 
 
-def test_differences_to_the_baseline_are_paired_by_seed():
+def test_differences_to_the_baseline_are_of_the_runs_that_left_the_plateau_whatever_their_seeds():
     _, infini = rows(SWEEP)
-    assert infini.difference_mean == pytest.approx(((12.5 - 12.0) + (22.5 - 11.0)) / 2)
+    assert infini.difference_mean == pytest.approx((12.5 + 12.0) / 2 - 11.5)
     assert infini.difference_percent == pytest.approx(100 * infini.difference_mean / 11.5)
-    assert infini.difference_pairs == 2
+    assert infini.difference_seeds == 2
+    _, stuck = rows([cell for cell in SWEEP if cell["seed"] == 2])
+    assert stuck.difference_mean == pytest.approx(22.5 - 11.0)  # of all, since none left
 
 
 def test_a_model_that_is_not_causal_is_never_a_baseline():
@@ -123,7 +125,7 @@ def test_models_on_different_texts_are_not_ranked_together():
 
 def test_seeds_on_the_plateau_are_named():
     assert [row.on_plateau for row in rows(SWEEP)] == [(), (2,)]
-    assert "| 2 of 3 (not 2) | 12.25 ± 0.35 |" in results(SWEEP).markdown()
+    assert "| 2 of 3 [9, 99] % (not 2) | 12.25 ± 0.35 |" in results(SWEEP).markdown()
 
 
 def test_a_baseline_is_the_variant_with_the_values_that_the_experiment_names():
@@ -345,18 +347,18 @@ def test_sweeps_without_published_figures_have_a_picture_too(tmp_path):
 def test_enough_seeds_have_an_interval_and_a_p_that_holm_has_adjusted(tmp_path):
     records = [
         record(name, memory, seed, 11.0 + 0.01 * seed + more)
-        for name, memory, more in (("hrm", "none", 0.0), ("infini_hrm", "carry", 0.5), ("hrm_memory", "carry", 0.001))
+        for name, memory, more in (("hrm", "none", 0.0), ("infini_hrm", "carry", 0.05), ("hrm_memory", "carry", 0.001))
         for seed in range(8)
     ]
     hrm, infini, _ = rows(records)
     assert hrm.p_holm is None
-    assert infini.difference_low == pytest.approx(0.5)
-    assert infini.p_holm == pytest.approx(2 * 2 / 2**8)  # the only two of 256 patterns as far out, twice for two rows
-    assert "+0.50 [+0.50, +0.50] (+4.5 %)" in results(records).markdown()
+    sides = ([11.0 + 0.01 * seed + more for seed in range(8)] for more in (0.05, 0.0))
+    assert infini.p_holm == pytest.approx(2 * stats.ttest_ind(*sides, equal_var=False).pvalue)  # twice for two rows
+    assert "+0.05 [+0.02, +0.08] (+0.5 %)" in results(records).markdown()
     _, path = written(records, tmp_path)
     with path.open(newline="") as file:
         row = list(csv.DictReader(file))[1]
-    assert float(row["difference_mean"]) == pytest.approx(0.5)
+    assert float(row["difference_mean"]) == pytest.approx(0.05)
     assert float(row["p_holm"]) == pytest.approx(infini.p_holm)
 
 
@@ -383,17 +385,6 @@ def test_cells_of_two_versions_of_the_code_are_named():
     assert "The cells of hrm were made by 2 versions of the code; force=true runs them again" in results(mixed).caption
 
 
-def test_the_table_says_which_memory_is_of_unrelated_text_and_from_how_many_seeds_there_is_an_interval():
-    records = made_up.sweep(seeds=range(42, 45))
-    caption = results(records).caption
-    assert "In training, the memory of infini_hrm carry is of unrelated text (data.order=shuffled)." in caption
-    assert f"A difference has an interval from {MIN_PAIRS} seeds on." in caption
-    for each in records:
-        each["config"]["data"]["order"] = "contiguous"
-    assert "unrelated" not in results(records).caption
-    assert "has an interval from" not in results(made_up.sweep()).caption
-
-
 def test_the_parts_of_a_sweep_are_computed_once(monkeypatch, tmp_path):
     calls = []
     monkeypatch.setattr(frame, "variants", lambda *args, made=frame.variants: calls.append(1) or made(*args))
@@ -403,7 +394,7 @@ def test_the_parts_of_a_sweep_are_computed_once(monkeypatch, tmp_path):
 
 def test_a_memory_is_worth_what_perplexity_rises_by_without_it():
     for table in tables.memory_use(Sweep.of(made_up.sweep()).whole):  # whose empty memories cost 2 %
-        assert all("(+2.00 % [+1." in text for text in table.data["empty − own, by seed"])
+        assert all("(+2.00 % [+2.00, +2.00])" in text for text in table.data["empty − own, by seed"])
 
 
 def test_a_text_and_its_characters_in_another_order_are_not_ranked_together():

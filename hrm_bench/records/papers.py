@@ -47,6 +47,9 @@ class Paper:
     figures: list[dict[str, Any]] = field(default_factory=list)
     references: list[dict[str, Any]] = field(default_factory=list)
     everywhere: dict[str, str] = field(default_factory=dict)
+    margin: float = statistics.MARGIN
+    spread: float = 1.0
+    most_seeds: int = 64
 
     def figure(self, record: Record) -> float | None:
         """Return the published perplexity of a record's model and memory, if its experiment repeats the paper's run."""
@@ -59,6 +62,13 @@ class Paper:
                     if (row["model"], row["memory"]) == variant:
                         return float(row["perplexity"])
         return None
+
+    def published_run(self, claim: Claim, cell: Mapping[str, Any]) -> float | None:
+        """Return the perplexity of the run that a claim's cell stands for; the claim's own experiments come first."""
+        variant = (cell["model"], cell.get("memory", "none"))
+        tables = sorted(self.figures, key=lambda table: claim.experiments.keys().isdisjoint(table["experiments"]))
+        rows = (row for table in tables for row in table["figures"] if not settings_of(cell))
+        return next((float(row["perplexity"]) for row in rows if (row["model"], row["memory"]) == variant), None)
 
     def is_about(self, record: Record) -> bool:
         """Whether a record has the paper's text, protocol and sizes, and the values of the recipe that it names."""

@@ -1,26 +1,38 @@
 """The verdicts on the claims of papers, from records alone: one finding per claim, recipe and experiment."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas
 
-from hrm_bench import statistics
-from hrm_bench.records.facts import PUBLISHED, is_on_plateau, recipe_name, value_of
+from hrm_bench import intervals, statistics
+from hrm_bench.records.facts import PLATEAU, PUBLISHED, is_on_plateau, recipe_name, unigram, value_of
 from hrm_bench.records.grouping import Variant, grouped
 from hrm_bench.records.papers import PAPERS, Claim, Paper, cell_label, settings_of
 from hrm_bench.records.schema import Record
 
 FINDING = (  # columns of verdicts.csv
     *("claim", "report", "published", "experiment", "recipe", "command", "quantity", "measure"),
-    *("unit", "seeds", "estimate", "sd", "low", "high", "range_low", "range_high", "p", "p_holm"),
+    *("unit", "seeds", "estimate", "sd", "low", "high", "range_low", "range_high"),
+    *("single_low", "single_high"),  # 95 % prediction interval for single runs, as the published ones are
+    "figure",  # the published value of the quantity
     "causal",  # whether all the cells are
     "decides",  # whether the verdict is on the claim, and not only on the experiment as it was run
-    *("verdict", "departure", "seeds_needed", "on_plateau"),
-    *("left_pairs", "left_estimate", "left_low", "left_high"),  # over the seeds whose cells all left the plateau
+    *("verdict", "departure", "seeds_needed", "out_of_reach", "on_plateau"),
+    "rates",  # of each variant: the runs that ended as the published one did, on the plateau or off it
+    "all_estimate",  # over all runs, if some ended in another way
 )
 FIGURES = {claim.claim: claim.figure for paper in PAPERS for claim in paper.claims}
 Sides = list[dict[int, Record]]  # per variant of a claim: its records by seed
+
+
+class Outcome(NamedTuple):
+    """How the runs of a variant ended, compared with the published one."""
+
+    label: str
+    stays: bool  # whether the published run stayed on the plateau
+    rate: intervals.Rate  # of our runs that ended in the same way
 
 
 class Judged(NamedTuple):
@@ -31,22 +43,17 @@ class Judged(NamedTuple):
 
 
 def judge(cells: pandas.DataFrame) -> Judged:
-    """Judge every claim by finished cells.
-
-    Findings under the paper's own recipe come first. p is adjusted among the findings under one recipe.
-    """
+    """Judge every claim by finished cells; findings under the paper's own recipe come first."""
     findings, missing = [], []
     for paper in PAPERS:
         others = map(recipe_name, cells.record if len(cells) else [])
         for recipe in dict.fromkeys([PUBLISHED, *others]):
-            some = []
             for claim, place, sides in _searched(paper, cells, recipe):
                 if not isinstance(sides, str):
-                    some.append(_finding(claim, place, sides))
+                    findings.append(_finding(paper, claim, place, sides))
                 elif recipe == PUBLISHED and place["experiment"] not in paper.everywhere:
-                    missing.append({"claim": claim.claim, **place, "reason": sides})
-            adjusted = statistics.holm([finding["p"] for finding in some])
-            findings += [finding | {"p_holm": p} for finding, p in zip(some, adjusted, strict=True)]
+                    row = {"claim": claim.claim, **place, "reason": sides}
+                    missing.append(row | {"out_of_reach": out_of_reach(paper, claim)})
     return Judged(pandas.DataFrame(findings, columns=[*FINDING], dtype=object), missing)
 
 
@@ -74,8 +81,6 @@ def _sides(paper: Paper, claim: Claim, variants: Sequence[Variant]) -> Sides | s
         if len(matching) > 1:
             return f"more than one {name}: {'; '.join(variant.settings_text for variant in matching)}"
         sides.append(matching[0].records)
-    if not set.intersection(*map(set, sides)):
-        return "no seed is common to all the cells"
     recipe, *others = (paper.shared_recipe(record) for side in sides for record in side.values())
     return sides if all(other == recipe for other in others) else "the cells do not share one recipe"
 
@@ -87,40 +92,85 @@ def _is(variant: Variant, cell: Mapping[str, Any]) -> bool:
     return has_settings and (variant.model, variant.memory) == (cell["model"], cell.get("memory", "none"))
 
 
-def _measured(claim: Claim, rows: Sequence[Sequence[Record]]) -> statistics.Quantity:
-    """Measure a claim's quantity; a row has the records of one seed."""
-    sides = [[record["validation"]["perplexity"] for record in side] for side in zip(*rows, strict=True)]
+def bounds_of(paper: Paper, claim: Claim) -> statistics.Bounds:
+    """Return what decides about a claim's quantity."""
+    return statistics.published_range(claim.quantity, claim.figure, direction=claim.direction, margin=paper.margin)
+
+
+def out_of_reach(paper: Paper, claim: Claim) -> str:
+    """Say, before any run, if the claim needs too many seeds even if its figure is exactly true; else empty."""
+    needed = statistics.seeds_to_reproduce(claim.quantity, claim.figure, bounds_of(paper, claim), paper.spread)
+    if needed is not None and needed <= paper.most_seeds:
+        return ""
+    seeds = f"more than {statistics.MOST_SEEDS:,}" if needed is None else f"about {needed:,}"
+    return f"out of reach of {paper.most_seeds} seeds: {seeds}, were the figure exactly true"
+
+
+def _measured(claim: Claim, sides: Sequence[Sequence[Record]]) -> intervals.Quantity:
+    """Measure a claim's quantity on some runs of each variant."""
+    figures = [[record["validation"]["perplexity"] for record in side] for side in sides]
     if claim.quantity == "level":
-        return statistics.level(sides[0])
-    if claim.quantity == "difference":
-        return statistics.percent_difference(sides[0], sides[1])
-    part, gap = ([a - b for a, b in zip(*pair, strict=True)] for pair in (sides[:2], sides[2:]))
-    return statistics.share(part, gap)
+        return intervals.level(*figures)
+    return intervals.share(*figures) if claim.quantity == "share" else intervals.percent_difference(*figures)
 
 
-def _finding(claim: Claim, place: Mapping[str, str], sides: Sides) -> dict[str, Any]:
-    seeds = sorted(set.intersection(*map(set, sides)))
-    rows = [[side[seed] for side in sides] for seed in seeds]
-    left = [row for row in rows if not any(map(is_on_plateau, row))]
-    of_left = _measured(claim, left) if 0 < len(left) < len(rows) else None
-    measured = _measured(claim, rows)
-    bounds = statistics.published_range(claim.quantity, claim.figure, direction=claim.direction)
-    causal = all(record["causal"] for row in rows for record in row)
-    stuck = [tuple(seed for seed in seeds if is_on_plateau(side[seed])) for side in sides]
-    named = zip(map(cell_label, claim.cells), stuck, strict=True)
+def _finding(paper: Paper, claim: Claim, place: Mapping[str, str], sides: Sides) -> dict[str, Any]:
+    outcomes, used = [], []
+    for cell, side in zip(claim.cells, sides, strict=True):
+        published, records = paper.published_run(claim, cell), [side[seed] for seed in sorted(side)]
+        stays = published is not None and published >= PLATEAU * unigram(records[0])
+        alike = [record for record in records if is_on_plateau(record) == stays]
+        outcomes.append(Outcome(cell_label(cell), stays, intervals.rate(len(alike), len(records))))
+        used.append(alike or records)
+    bounds, measured = bounds_of(paper, claim), _measured(claim, used)
+    rates = [outcome.rate for outcome in outcomes if not outcome.stays]  # a claim holds whoever else leaves
+    of_rates = map(statistics.verdict_on_rate, rates)
+    mixed = any(len(some) < len(side) for some, side in zip(used, sides, strict=True))
+    records = [record for side in sides for record in side.values()]
+    causal = all(record["causal"] for record in records)
+    stuck = [
+        (cell_label(c), tuple(sorted(filter(lambda seed: is_on_plateau(side[seed]), side))))
+        for c, side in zip(claim.cells, sides, strict=True)
+    ]
     return {
-        **{name: getattr(claim, name) for name in ("claim", "report", "published", "quantity", "measure")},
+        **{name: getattr(claim, name) for name in ("claim", "report", "published", "quantity", "measure", "figure")},
         **place,
-        **measured._asdict(),
-        **{"seeds": tuple(seeds), "unit": "" if claim.quantity == "level" else "%"},
-        **{"range_low": bounds[0], "range_high": bounds[1], "causal": causal, "decides": causal or claim.leak},
-        "verdict": statistics.verdict(measured, *bounds),
-        "departure": statistics.departure(measured, *bounds),
-        "seeds_needed": statistics.seeds_to_decide(measured, *bounds),
-        "on_plateau": tuple((label, on) for label, on in dict(named).items() if on),
-        "left_pairs": len(left),
-        **{f"left_{name}": of_left and getattr(of_left, name) for name in ("estimate", "low", "high")},
+        **{name: getattr(measured, name) for name in ("estimate", "sd", "low", "high", "single_low", "single_high")},
+        **{"seeds": tuple(sorted(set().union(*sides))), "unit": "" if claim.quantity == "level" else "%"},
+        **{"range_low": bounds.low, "range_high": bounds.high, "causal": causal, "decides": causal or claim.leak},
+        "verdict": statistics.combined(statistics.verdict(measured, bounds), of_rates),
+        "departure": statistics.departure(measured, bounds),
+        "seeds_needed": _seeds_needed(
+            measured, bounds, rates, max(len(side) / len(some) for some, side in zip(used, sides, strict=True))
+        ),
+        "out_of_reach": out_of_reach(paper, claim),
+        "on_plateau": tuple((label, on) for label, on in dict(stuck).items() if on),
+        "rates": tuple(dict.fromkeys(outcomes)),
+        "all_estimate": _measured(claim, [[*side.values()] for side in sides]).estimate if mixed else None,
     }
+
+
+def _seeds_needed(
+    measured: intervals.Quantity, bounds: statistics.Bounds, rates: Sequence[intervals.Rate], factor: float
+) -> int | None:
+    """Return how many seeds would decide an undecided claim if all stayed the same; None if that cannot be said.
+
+    ``factor`` is the number of seeds per run that counts.
+    """
+    verdicts = [statistics.verdict(measured, bounds), *map(statistics.verdict_on_rate, rates)]
+    if statistics.combined(verdicts[0], verdicts[1:]) != "undecided":
+        return None
+    of_quantity = statistics.seeds_to_decide(measured, bounds)
+    of_quantity = of_quantity and math.ceil(of_quantity * factor)
+    is_inside = bounds.low <= measured.estimate <= (math.inf if bounds.high is None else bounds.high)
+    contradicting = [] if is_inside else [of_quantity]
+    contradicting += [statistics.seeds_for_rates([some]) for some in rates if 2 * some.number < some.runs]
+    if known := [number for number in contradicting if number]:
+        return min(known)
+    if verdicts[0] == "undecided" and of_quantity is None:
+        return None
+    of_rates = statistics.seeds_for_rates(rates)
+    return None if of_rates is None else max(of_quantity or 0, of_rates)
 
 
 def csv_frame(judged: Judged) -> pandas.DataFrame:
@@ -129,4 +179,8 @@ def csv_frame(judged: Judged) -> pandas.DataFrame:
     stuck = [
         "; ".join(f"{name}: {' '.join(map(str, on))}" for name, on in pairs) for pairs in judged.findings.on_plateau
     ]
-    return judged.findings.assign(seeds=seeds, on_plateau=stuck)
+    rates = [
+        "; ".join(f"{o.label}: {o.rate.number} of {o.rate.runs} {'stayed' if o.stays else 'left'}" for o in outcomes)
+        for outcomes in judged.findings.rates
+    ]
+    return judged.findings.assign(seeds=seeds, on_plateau=stuck, rates=rates)

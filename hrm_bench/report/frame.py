@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas
 
+from hrm_bench.intervals import Difference, difference, rate, sd
 from hrm_bench.records import store
 from hrm_bench.records.extras import read_baselines, read_rescoring, read_search, sweep_name
 from hrm_bench.records.facts import is_on_plateau, same_text
@@ -19,12 +20,13 @@ from hrm_bench.records.grouping import Variant, grouped
 from hrm_bench.records.papers import published_figure
 from hrm_bench.records.schema import Record, Rescoring, Search
 from hrm_bench.records.tidy import cells
-from hrm_bench.statistics import Difference, holm, paired_difference, sd
+from hrm_bench.statistics import holm
 
 NONE: Mapping[str, Mapping[str, Any]] = {}
 RESULTS = (  # columns of results.csv
     *("model", "memory", "settings", "parameters", "seeds", "validation_mean", "validation_sd", "test_mean", "test_sd"),
-    *("best_epoch", "published", "p_holm", "left_plateau", "left_mean", "left_sd", "on_plateau", "causal", "rank"),
+    *("best_epoch", "published", "p_holm", "left_plateau", "left_rate_low", "left_rate_high", "left_mean", "left_sd"),
+    *("on_plateau", "causal", "rank"),
     *(f"difference_{name}" for name in Difference._fields),
 )
 
@@ -88,24 +90,30 @@ def variants(records: Sequence[Record], baselines: Mapping[str, Mapping[str, Any
     for variant in groups:
         rows.loc[len(rows)] = dict.fromkeys(columns) | _row(variant, variant.model in with_memory)
     for row in rows.itertuples():
-        candidates = [
-            (other, _perplexities(rows.records[other], causal=True)) for other in _baselines(rows, row, baselines)
-        ]
-        own, theirs = _perplexities(row.records), {seed: value for _, one in candidates for seed, value in one.items()}
-        common = [seed for seed in own if seed in theirs]
-        if len(theirs) < sum(len(one) for _, one in candidates) or not common:
+        candidates = [(other, _causal(rows.records[other])) for other in _baselines(rows, row, baselines)]
+        theirs = {seed: record for _, one in candidates for seed, record in one.items()}
+        if len(theirs) < sum(len(one) for _, one in candidates) or not theirs:
             continue  # several variants could be meant, or there is none
         rows.at[row.Index, "baseline"] = next(other for other, one in candidates if one)
-        difference = paired_difference([own[seed] for seed in common], [theirs[seed] for seed in common])
-        for name, value in difference._asdict().items() if difference else ():
+        compared = difference(*([*_perplexities(compared_runs(some)).values()] for some in (row.records, theirs)))
+        for name, value in compared._asdict().items() if compared else ():
             rows.at[row.Index, f"difference_{name}"] = value
     rows["p_holm"] = pandas.Series(holm(rows.difference_p.tolist()), dtype=object)
     rows["rank"] = pandas.Series([_rank(rows, row) for row in rows.itertuples()], dtype=object)
     return rows
 
 
-def _perplexities(records: Mapping[int, Record], *, causal: bool = False) -> dict[int, float]:
-    return {seed: r["validation"]["perplexity"] for seed, r in records.items() if r["causal"] or not causal}
+def compared_runs(records: Mapping[int, Record]) -> dict[int, Record]:
+    """Return the runs that a difference is of: those that left the plateau, or all if none did."""
+    return {seed: r for seed, r in records.items() if not is_on_plateau(r)} or dict(records)
+
+
+def _causal(records: Mapping[int, Record]) -> dict[int, Record]:
+    return {seed: record for seed, record in records.items() if record["causal"]}
+
+
+def _perplexities(records: Mapping[int, Record]) -> dict[int, float]:
+    return {seed: record["validation"]["perplexity"] for seed, record in records.items()}
 
 
 def _row(variant: Variant, has_memory: bool) -> dict[str, Any]:
@@ -113,6 +121,7 @@ def _row(variant: Variant, has_memory: bool) -> dict[str, Any]:
     validation, test = _perplexities(records), [record["test"]["perplexity"] for record in records.values()]
     on_plateau = sorted(seed for seed, record in records.items() if is_on_plateau(record))
     left = [value for seed, value in validation.items() if seed not in on_plateau]
+    leaving = rate(len(left), len(records))
     causal, shown = all(record["causal"] for record in records.values()), variant.memory if has_memory else ""
     return {
         **{"model": variant.model, "memory": variant.memory, "memory_shown": shown, "settings": text},
@@ -122,6 +131,7 @@ def _row(variant: Variant, has_memory: bool) -> dict[str, Any]:
         **{"test_mean": statistics.fmean(test), "test_sd": sd(test)},
         "best_epoch": statistics.fmean(record["best_epoch"] for record in records.values()),
         **{"left_plateau": len(left), "left_mean": statistics.fmean(left) if left else None, "left_sd": sd(left)},
+        **{"left_rate_low": leaving.low, "left_rate_high": leaving.high},
         **{"on_plateau": tuple(on_plateau), "causal": causal},
         "label": " ".join(filter(None, (variant.model, shown, text, "" if causal else "(not causal)"))),
     }

@@ -18,7 +18,6 @@ from hrm_bench.records.schema import Record
 from hrm_bench.report.claims import FIGURES, Judged
 from hrm_bench.report.frame import Study, Sweep
 from hrm_bench.report.tables import TEXTS, families
-from hrm_bench.statistics import Difference
 
 MOST_LINES = 7  # of a panel
 CLOSE = 1.1  # times: n-gram baselines that are closer share one text
@@ -213,11 +212,11 @@ def difference_lines(study: Study) -> list[Line]:
     lines = []
     for v in study.variants[study.variants.difference_mean.notna()].itertuples():
         baseline = study.variants.loc[v.baseline]
-        difference = Difference(*(getattr(v, f"difference_{name}") for name in Difference._fields))
         both = v.published is not None and baseline.published is not None
         published = 100 * (v.published / baseline.published - 1) if both else None
-        interval = difference.percent_interval(baseline.validation_mean)
-        lines.append(Line(v.label, difference.percent, *interval, published))
+        lines.append(
+            Line(v.label, v.difference_percent, v.difference_percent_low, v.difference_percent_high, published)
+        )
     return lines
 
 

@@ -7,19 +7,20 @@ from typing import Any
 
 import pandas
 
+from hrm_bench.intervals import MIN_SEEDS, Difference, paired_difference
 from hrm_bench.records import store
 from hrm_bench.records.extras import chosen_on, perplexity_of
-from hrm_bench.records.facts import PUBLISHED
+from hrm_bench.records.facts import PUBLISHED, is_on_plateau
 from hrm_bench.records.grouping import differing, matched
 from hrm_bench.records.papers import PAPERS
 from hrm_bench.records.schema import Record
 from hrm_bench.report.claims import Judged
 from hrm_bench.report.frame import Sweep
 from hrm_bench.report.tables import table
-from hrm_bench.statistics import MIN_PAIRS, MOST_SEEDS, Difference, holm, paired_difference
-from hrm_bench.table import Table, mean_sd
+from hrm_bench.statistics import FEWEST_SEEDS, MOST_SEEDS, holm, verdict_on_rate
+from hrm_bench.table import Table, count, mean_sd
 
-SIGNS = {"reproduced": "✓", "contradicted": "✗", "undecided": "?"}
+SIGNS = {"reproduced": "✓", "contradicted": "✗", "equivalent": "=", "undecided": "?"}
 
 
 def verdicts(judged: Judged) -> Table | None:
@@ -33,10 +34,11 @@ def verdicts(judged: Judged) -> Table | None:
         row["accepted range"] = f"{' to '.join(bounds)} {some.unit}".rstrip()
         if some.range_high is None:
             row["accepted range"] = f"at least {row['accepted range']}"
+        row["accepted range"] += f"\n{some.out_of_reach}" if some.out_of_reach else ""
         for finding in group.itertuples():
-            lines = [f"{SIGNS[finding.verdict]} {verdict_text(finding)}", _estimate(finding, len(finding.seeds))]
+            lines = [f"{SIGNS[finding.verdict]} {verdict_text(finding)}", _estimate(finding), _single_run(finding)]
             heading = "verdict" if set(findings.recipe) == {PUBLISHED} else f"recipe={finding.recipe}"
-            row[heading] = "\n".join([*lines, *_plateau(finding)])
+            row[heading] = "\n".join(filter(None, [*lines, *_plateau(finding)]))
         rows.append(row | {"causal": some.causal})
     if len({row["experiment"] for row in rows}) == 1:
         rows = [{key: value for key, value in row.items() if key != "experiment"} for row in rows]
@@ -45,9 +47,14 @@ def verdicts(judged: Judged) -> Table | None:
 
 def verdict_text(finding: Any) -> str:
     """Return the verdict, how it departs or what would decide it, and whether it is on the claim at all."""
-    more = finding.departure
-    if finding.verdict == "undecided" and finding.sd is None:
-        more = f"needs at least {MIN_PAIRS} seeds" if len(finding.seeds) < MIN_PAIRS else "there may be no gap"
+    more, runs = finding.departure, min(outcome.rate.runs for outcome in finding.rates)
+    stuck = [o.label for o in finding.rates if not o.stays and verdict_on_rate(o.rate) == "contradicted"]
+    if finding.verdict == "contradicted" and stuck:
+        more = "; ".join(filter(None, [more, *(f"{label} stays on the plateau" for label in stuck)]))
+    elif finding.verdict == "undecided" and finding.sd is None and runs >= MIN_SEEDS:
+        more = "there may be no gap" if finding.quantity == "share" else "too few runs ended as the published one did"
+    elif finding.verdict == "undecided" and finding.sd is None:
+        more = f"needs at least {FEWEST_SEEDS} seeds"
     elif finding.verdict == "undecided":
         needed = f"more than {MOST_SEEDS:,}" if finding.seeds_needed is None else f"about {finding.seeds_needed:,}"
         more = f"needs {needed} seeds"
@@ -55,19 +62,40 @@ def verdict_text(finding: Any) -> str:
     return "; ".join(filter(None, (finding.verdict + (more and f": {more}"), causal)))
 
 
-def _estimate(finding: Any, seeds: int, prefix: str = "") -> str:
-    form = {"level": ".2f", "difference": "+z.1f", "share": "z.1f"}[finding.quantity]
-    estimate, low, high = (getattr(finding, f"{prefix}{name}") for name in ("estimate", "low", "high"))
+def _form(finding: Any) -> str:
+    return {"level": ".2f", "difference": "+z.1f", "share": "z.1f"}[finding.quantity]
+
+
+def _estimate(finding: Any) -> str:
+    """Return the estimate, its interval, and how many runs of each variant it is of."""
+    form, (low, high) = _form(finding), (finding.low, finding.high)
     interval = "" if low is None or high is None else f" [{low:{form}}, {high:{form}}]"
-    p = "" if finding.p_holm is None or prefix else f", p = {finding.p_holm:.3f}"
-    return f"{estimate:{form}}{interval} {finding.unit}".rstrip() + f" ({seeds} seed{'s' * (seeds != 1)}{p})"
+    runs = [outcome.rate.number or outcome.rate.runs for outcome in finding.rates]
+    number = count(runs[0], "seed") if len({*runs}) == 1 else f"{' and '.join(map(str, runs))} runs"
+    return f"{finding.estimate:{form}}{interval} {finding.unit}".rstrip() + f" ({number})"
+
+
+def _single_run(finding: Any) -> str:
+    """Say whether the published figure, which is of single runs, is one that our single runs could give."""
+    if finding.single_low is None or finding.figure is None or finding.recipe != PUBLISHED:
+        return ""
+    form, (low, high) = _form(finding), (finding.single_low, finding.single_high)
+    where = "in" if low <= finding.figure <= high else "outside"
+    unit = f" {finding.unit}" if finding.unit else ""
+    return f"single runs: [{low:{form}}, {high:{form}}]{unit}; {finding.figure:{form}} lies {where}"
 
 
 def _plateau(finding: Any) -> list[str]:
-    named = [(label, "all" if on == finding.seeds else ", ".join(map(str, on))) for label, on in finding.on_plateau]
-    lines = [f"on the plateau: {', '.join(f'{label} ({seeds})' for label, seeds in named)}"] if named else []
-    if finding.left_estimate is not None:
-        lines.append(f"without those: {_estimate(finding, finding.left_pairs, 'left_')}")
+    lines = []
+    for label, stays, rate in finding.rates:
+        stuck = dict(finding.on_plateau).get(label, ())
+        if rate.number < rate.runs:
+            ended = "stayed on" if stays else "left"
+            seeds = f"; on it: {', '.join(map(str, stuck))}" if 0 < len(stuck) < rate.runs else ""
+            interval = f"[{100 * rate.low:.0f}, {100 * rate.high:.0f}] %"
+            lines.append(f"{label}: {rate.number} of {rate.runs} {ended} the plateau {interval}{seeds}")
+    if finding.all_estimate is not None:
+        lines.append(f"over all runs: {finding.all_estimate:{_form(finding)}} {finding.unit}".rstrip())
     return lines
 
 
@@ -81,7 +109,8 @@ def compare(first: Sweep, second: Sweep) -> tuple[Table | None, pandas.DataFrame
         one, other = ({s: r["validation"]["perplexity"] for s, r in side.records.items()} for side in sides)
         common = [seed for seed in one if seed in other]
         pairs += [(sides[0].records[seed], sides[1].records[seed]) for seed in common]
-        difference = paired_difference([other[seed] for seed in common], [one[seed] for seed in common])
+        left = [seed for seed in common if not any(is_on_plateau(side.records[seed]) for side in sides)] or common
+        difference = paired_difference([other[seed] for seed in left], [one[seed] for seed in left])
         causal = [all(record["causal"] for record in side.records.values()) for side in sides]
         leaky = [sweep.name for sweep, is_causal in zip((first, second), causal, strict=True) if not is_causal]
         row = {"first": first.name, "second": second.name, "variant": variant, "pairs": len(common)}
@@ -102,7 +131,7 @@ def compare(first: Sweep, second: Sweep) -> tuple[Table | None, pandas.DataFrame
 
 def _compared(row: dict[str, Any]) -> dict[str, Any]:
     difference = Difference(*(row[f"difference_{name}"] for name in Difference._fields))
-    low, high = difference.percent_interval(row["first_mean"])
+    low, high = difference.percent_low, difference.percent_high
     interval = "" if low is None else f" [{low:+.2f}, {high:+.2f}]"
     mark = f" (not causal in {row['not_causal'].replace(' ', ' and ')})" if row["not_causal"] else ""
     return {

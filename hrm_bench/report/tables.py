@@ -5,15 +5,15 @@ import math
 import shlex
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from hrm_bench.intervals import Difference, difference, paired_difference
 from hrm_bench.records.facts import (
     SPLITS,
-    carries_unrelated,
     ngram,
     numbers,
     same_text,
@@ -24,8 +24,8 @@ from hrm_bench.records.facts import (
     vocabulary_of,
 )
 from hrm_bench.records.schema import Record
-from hrm_bench.report.frame import Study
-from hrm_bench.statistics import MIN_PAIRS, paired_difference, power_law
+from hrm_bench.report.frame import Study, compared_runs
+from hrm_bench.statistics import power_law
 from hrm_bench.table import Table, make_table, mean_sd
 
 TEXTS: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("texts.yaml").read_text(encoding="utf-8"))
@@ -40,18 +40,17 @@ def table(name: str, rows: Iterable[Mapping[str, Any]], **values: Any) -> Table 
     return make_table(TEXTS[name], rows, **values)
 
 
-def difference_text(values: Sequence[float], baseline: Sequence[float]) -> str:
-    """Return the mean of a paired difference, and its mean and interval in percent of the baseline."""
-    difference = paired_difference(values, baseline)
-    if difference is None:
+def difference_text(compared: Difference | None) -> str:
+    """Return the mean of a difference, and its mean and interval in percent of the baseline."""
+    if compared is None:
         return ""
-    low, high = difference.percent_interval(statistics.fmean(baseline))
+    low, high = compared.percent_low, compared.percent_high
     interval = "" if low is None else f" [{low:+.2f}, {high:+.2f}]"
-    return f"{difference.mean:+.3f} ({difference.percent:+.2f} %{interval})"
+    return f"{compared.mean:+.3f} ({compared.percent:+.2f} %{interval})"
 
 
-def _perplexities(v: Any, split: str) -> dict[int, float]:
-    return {seed: record[split]["perplexity"] for seed, record in v.records.items()}
+def _perplexities(records: Mapping[int, Record], split: str) -> list[float]:
+    return [record[split]["perplexity"] for record in records.values()]  # type: ignore[literal-required]
 
 
 def _both(v: Any, key: str) -> str:
@@ -69,15 +68,16 @@ def results(study: Study) -> Table | None:
         return next(n for n, text in enumerate(texts) if same_text(text, v.first)), v.rank or math.inf
 
     def row(v: Any) -> dict[str, Any]:
-        left = [perplexity for seed, perplexity in _perplexities(v, "validation").items() if seed not in v.on_plateau]
+        left = _perplexities(compared_runs(v.records), "validation") if 0 < v.left_plateau < v.seeds else []
         interval = "" if v.difference_low is None else f" [{v.difference_low:+.2f}, {v.difference_high:+.2f}]"
         form = "" if v.difference_mean is None else "{:+.2f}{} ({:+.1f} %)"
         return v._asdict() | {
             "memory_text": v.memory_shown if v.causal else f"{v.memory_shown}, not causal".lstrip(", "),
-            **{split: mean_sd([*_perplexities(v, split).values()]) for split in SPLITS},
+            **{split: mean_sd(_perplexities(v.records, split)) for split in SPLITS},
             **{key: _both(v, key) for key in UNITS if "bits_per_byte" in v.first["validation"]},
             "stuck": f" (not {', '.join(map(str, v.on_plateau))})" if v.on_plateau and v.left_plateau else "",
-            "left": mean_sd(left) if 0 < v.left_plateau < v.seeds else "",
+            "left_rate": f"[{100 * v.left_rate_low:.0f}, {100 * v.left_rate_high:.0f}] %",
+            "left": mean_sd(left),
             "difference": form.format(v.difference_mean, interval, v.difference_percent),
         }
 
@@ -94,13 +94,7 @@ def results(study: Study) -> Table | None:
     for v in study.variants.itertuples():
         if len({r["compiled"] for r in v.records.values() if "compiled" in r}) > 1:
             notes.append(f" Some cells of {v.label} were compiled and some not: they differ in their last bits.")
-    variants = [*study.variants.itertuples()]
-    unrelated = [v.label for v in variants if carries_unrelated(v.first["config"], v.memory)]
-    if unrelated:
-        notes.append(f" In training, the memory of {', '.join(unrelated)} is of unrelated text (data.order=shuffled).")
-    if any(v.difference_mean is not None and v.difference_low is None for v in variants):
-        notes.append(f" A difference has an interval from {MIN_PAIRS} seeds on.")
-    shown = sorted(variants, key=place)
+    shown = sorted(study.variants.itertuples(), key=place)
     return table("results", map(row, shown), scored=", and on ".join(scored), notes="".join(notes))
 
 
@@ -167,10 +161,10 @@ def memory_use(study: Study) -> list[Table | None]:
     """Show perplexity with the own memory, an empty one and another text's: one table per split."""
 
     def row(v: Any, split: str) -> dict[str, Any]:
-        uses = [record["memory_use"][split] for record in v.records.values()]
+        uses = [record["memory_use"][split] for record in compared_runs(v.records).values()]
         values = {name: [use[name] for use in uses] for name in ("own", "zeroed", "another_lane")}
         shown = {name: mean_sd(some) for name, some in values.items()}
-        return v._asdict() | shown | {"difference": difference_text(values["zeroed"], values["own"])}
+        return v._asdict() | shown | {"difference": difference_text(paired_difference(values["zeroed"], values["own"]))}
 
     having = [v for v in study.variants.itertuples() if all(r.get("memory_use") for r in v.records.values())]
     return [table("memory_use", [row(v, split) for v in having], split=split) for split in SPLITS]
@@ -185,11 +179,10 @@ def against_ngrams(study: Study) -> Table | None:
                 row: dict[str, Any] = {"variant": v.label, "causal": v.causal}
                 best = [ngram(v.first, way) for way in ("window", "adaptive")]
                 for place, split in enumerate(SPLITS, start=1):
-                    own, theirs = _perplexities(v, split), _perplexities(other, split)
-                    seeds = sorted(own.keys() & theirs.keys())
-                    row[f"carried memory, {split}"] = difference_text(*([p[s] for s in seeds] for p in (own, theirs)))
+                    sides = (_perplexities(compared_runs(some.records), split) for some in (v, other))
+                    row[f"carried memory, {split}"] = difference_text(difference(*sides))
                     window, updated = ([float(model[place])] if model else [] for model in best)
-                    row[f"updated n-grams, {split}"] = difference_text(updated, window)
+                    row[f"updated n-grams, {split}"] = difference_text(paired_difference(updated, window))
                 rows.append(row)
                 break
     return table("against_ngrams", rows)

@@ -8,7 +8,7 @@ import jinja2
 import pandas
 from markupsafe import Markup
 
-from hrm_bench import statistics
+from hrm_bench import intervals, statistics
 from hrm_bench.drawing import Plot, slug
 from hrm_bench.records import store
 from hrm_bench.records.schema import Record
@@ -94,6 +94,7 @@ def page(report: Report, folder: Path, side: Sequence[Table] = ()) -> list[Path]
     html = _template().render(
         sections=[part for part in shown if part.parts or part.anchor in {"verdicts", "cells"}],
         rule=statistics,
+        intervals=intervals,
         glossary=tables.TEXTS["glossary"],
         finished=len(finished),
         unfinished=len(records) - len(finished),
