@@ -61,6 +61,10 @@ def test_a_sweep_runs_every_combination_once_and_ends_with_a_table(swept):
         ("infini_hrm", "reset"),
     ]
     assert "cell 3 of 3: infini_hrm carry seed 42: " in done.stderr
+    assert (
+        done.stderr.count("memory=carry data.order=shuffled: in training, what a memory holds is of unrelated text")
+        == 1
+    )
     for name in ("results.md", "results.csv"):
         assert f"multirun/custom/{name}" in done.stdout
         assert (folder / "multirun" / "custom" / name).exists()
@@ -112,12 +116,11 @@ def test_one_cell_in_the_folder_of_a_sweep_leaves_a_report_of_all_cells(swept):
 def test_a_baseline_can_be_chosen_after_the_cells_have_run(swept):
     folder, words, _ = swept
     none = hrm_bench(*words, "experiment.baseline={model:gru}", cwd=folder)
-    assert none.stderr.splitlines()[0] == (
-        "experiment.baseline={model:gru}: this command has no such cell, so it gives no differences"
-    )
+    note = "experiment.baseline={model:gru}: this command has no such cell, so it gives no differences\n"
+    assert note in none.stderr
     for words_of_baseline in ("experiment.baseline={model:hrm}", "experiment.baseline.model=hrm"):
         done = hrm_bench(*words, words_of_baseline, cwd=folder)
-        assert done.stderr == "3 of 3 cells were already finished\n"
+        assert "experiment.baseline" not in done.stderr
         assert store.read_json(folder / "multirun/custom/sweep.json")["baselines"] == {"custom": {"model": "hrm"}}
         assert "difference" in done.stdout
     again = hrm_bench("multirun/custom", cwd=folder, module="hrm_bench.report")

@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from hrm_bench import cli
+from hrm_bench.intervals import MIN_SEEDS
 from hrm_bench.records import extras, facts
 from hrm_bench.records.schema import SCHEMA_VERSION, score
 from hrm_bench.report import frame, plots, tables, write
@@ -383,6 +384,17 @@ def test_cells_of_two_versions_of_the_code_are_named():
     assert "versions of the code" not in results(SWEEP).caption
     mixed = [SWEEP[0] | {"code": "other"}, *SWEEP[1:]]
     assert "The cells of hrm were made by 2 versions of the code; force=true runs them again" in results(mixed).caption
+
+
+def test_the_table_says_which_memory_is_of_unrelated_text_and_from_how_many_seeds_there_is_an_interval():
+    records = made_up.sweep(seeds=range(42, 45))
+    caption = results(records).caption
+    assert "In training, the memory of infini_hrm carry is of unrelated text (data.order=shuffled)." in caption
+    assert f"A difference has an interval from {MIN_SEEDS} seeds on." in caption
+    for each in records:
+        each["config"]["data"]["order"] = "contiguous"
+    assert "unrelated" not in results(records).caption
+    assert "has an interval from" not in results(made_up.sweep()).caption
 
 
 def test_the_parts_of_a_sweep_are_computed_once(monkeypatch, tmp_path):

@@ -74,6 +74,11 @@ def vocabulary_of(record: Record) -> str:
     return str(record["config"]["data"].get("vocabulary", "ascii97"))
 
 
+def carries_unrelated(config: Mapping[str, Any], memory: str) -> bool:
+    """Return whether a cell trains with a memory that earlier samples wrote, which are not the text before."""
+    return memory == "carry" and bool(config["data"].get("order") == "shuffled")
+
+
 def unknown_fractions(record: Record) -> dict[str, float]:
     """Return the fraction of each split's characters that the vocabulary lacks, of those splits for which it is known.
 

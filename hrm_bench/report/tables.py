@@ -11,9 +11,10 @@ from typing import Any
 
 import yaml
 
-from hrm_bench.intervals import Difference, difference, paired_difference
+from hrm_bench.intervals import MIN_SEEDS, Difference, difference, paired_difference
 from hrm_bench.records.facts import (
     SPLITS,
+    carries_unrelated,
     ngram,
     numbers,
     same_text,
@@ -94,7 +95,13 @@ def results(study: Study) -> Table | None:
     for v in study.variants.itertuples():
         if len({r["compiled"] for r in v.records.values() if "compiled" in r}) > 1:
             notes.append(f" Some cells of {v.label} were compiled and some not: they differ in their last bits.")
-    shown = sorted(study.variants.itertuples(), key=place)
+    variants = [*study.variants.itertuples()]
+    unrelated = [v.label for v in variants if carries_unrelated(v.first["config"], v.memory)]
+    if unrelated:
+        notes.append(f" In training, the memory of {', '.join(unrelated)} is of unrelated text (data.order=shuffled).")
+    if any(v.difference_mean is not None and v.difference_low is None for v in variants):
+        notes.append(f" A difference has an interval from {MIN_SEEDS} seeds on.")
+    shown = sorted(variants, key=place)
     return table("results", map(row, shown), scored=", and on ".join(scored), notes="".join(notes))
 
 

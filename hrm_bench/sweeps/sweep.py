@@ -23,7 +23,7 @@ from hrm_bench.data.text import REPLACEMENT
 from hrm_bench.errors import UsageError
 from hrm_bench.records import store
 from hrm_bench.records.extras import read_baselines
-from hrm_bench.records.facts import text_name
+from hrm_bench.records.facts import carries_unrelated, text_name
 from hrm_bench.records.schema import MANIFEST_FILE, SCHEMA_VERSION, Manifest, Record
 from hrm_bench.sweeps.display import Display
 from hrm_bench.training.build import build, load_windows
@@ -35,6 +35,11 @@ LEAST_UNKNOWN = 0.001  # fraction of a split's characters that the vocabulary ma
 POLL_SECONDS = 0.5  # between looks at cells that another command is running
 OTHER_CODE = "were finished by another version of the code and are kept; force=true runs them again"
 OTHER_SCHEMA = "have a record of another version of hrm_bench, which this one cannot read; they run again"
+
+UNRELATED = (
+    "memory=carry data.order=shuffled: in training, what a memory holds is of unrelated text; with "
+    "data.order=contiguous it is of the text before"
+)
 
 Launch = Callable[[Sequence[Cell], StopSignal], Sequence[Record]]  # raises if a process of a cell died
 Outcomes = dict[Path, Record]  # by the cell's folder
@@ -78,6 +83,8 @@ def plan(cfg: DictConfig, overrides: Sequence[str], root: Path, shared: Shared |
         load_windows(cfg, cell.corpus)
         for note in [*_unknown_characters(cell), *_model_notes(cell)]:
             shared.print(note)
+        if carries_unrelated(cfg, cell.memory):
+            shared.print(UNRELATED)
     return cell
 
 
