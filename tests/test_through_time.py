@@ -22,6 +22,7 @@ CASES = {
     "hrm_memory tied": ["model=hrm_memory", "memory.features=l2", "memory.tie=true", "model.num_segments=1"],
     "hrm": ["model=hrm"],
     "lstm": ["model=lstm"],
+    "gated_delta_net": ["model=gated_delta_net"],
 }
 
 
@@ -87,7 +88,7 @@ def test_lanes_in_parts_train_as_lanes_together(words):
         torch.testing.assert_close(one, other, atol=1e-9, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["infini_hrm", "hrm_memory", "hrm", "lstm"])
+@pytest.mark.parametrize("name", ["infini_hrm", "hrm_memory", "hrm", "lstm", "gated_delta_net"])
 def test_a_model_trained_through_time_keeps_the_contract_and_sees_no_later_character(name, tmp_path):
     words = fitting(*SMALL, f"model={name}", *THROUGH, "memory=carry")
     preflight.check(Cell.of(compose(*words), tmp_path))

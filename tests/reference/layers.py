@@ -180,9 +180,9 @@ def hidden_state_memory(
 
 
 class StateMemory:
-    """The state (h, c) in which a window ends, each (B, D), from which the next one starts."""
+    """The state in which a window ends, as tensors with the lane first, from which the next one starts."""
 
-    def __init__(self, start: tuple[Tensor, Tensor], how: Mapping[str, Any]) -> None:
+    def __init__(self, start: tuple[Tensor, ...], how: Mapping[str, Any]) -> None:
         self.state, self.how, self.last = start, how, start
 
     def commit(self, rule: str) -> None:
@@ -191,7 +191,7 @@ class StateMemory:
             self.detach()
 
     def detach(self) -> None:
-        self.state = self.state[0].detach(), self.state[1].detach()
+        self.state = tuple(part.detach() for part in self.state)
 
 
 def lstm(inputs: Tensor, parameters: Parameters, prefix: str, memory: StateMemory) -> Tensor:
@@ -210,3 +210,31 @@ def lstm(inputs: Tensor, parameters: Parameters, prefix: str, memory: StateMemor
         states.append(hidden)
     memory.last = hidden, cell
     return torch.stack(states, dim=1)
+
+
+def delta_layer(hidden: Tensor, parameters: Parameters, prefix: str, num_heads: int, memory: StateMemory) -> Tensor:
+    """Return (B, T, D) of a layer of Gated DeltaNet, one character after another.
+
+    The state is S (B, H, K, K), from keys to values, and the last three inputs (B, 3, 3·D) of the convolution.
+    """
+    names = ("qkv", "convolution", "rates", "output_gate", "output", "norm")
+    qkv, kernel, rates, output_gate, output, norm = (parameters[f"{prefix}.{name}.weight"] for name in names)
+    matrix, inputs = memory.state
+    outputs = []
+    for x in hidden.unbind(dim=1):
+        inputs = torch.cat((inputs, (x @ qkv.T)[:, None]), dim=1)[:, -4:]
+        mixed = silu((inputs * kernel[:, 0].T).sum(dim=1))
+        query, key, value = (part.unflatten(-1, (num_heads, -1)) for part in mixed.chunk(3, dim=-1))  # (B, H, K)
+        query, key = (part / torch.sqrt((part * part).sum(dim=-1, keepdim=True)) for part in (query, key))
+        raw_beta, raw_alpha = (x @ rates.T).chunk(2, dim=-1)
+        beta = torch.sigmoid(raw_beta)[..., None, None]
+        step = torch.log(1 + torch.exp(raw_alpha + parameters[f"{prefix}.bias"]))
+        alpha = torch.exp(-torch.exp(parameters[f"{prefix}.log_scale"]) * step)[..., None, None]
+        matrix = alpha * matrix
+        error = value[..., None, :] - key[..., None, :] @ matrix  # (B, H, 1, K)
+        matrix = matrix + beta * key[..., :, None] * error
+        read = rms_norm((query[..., None, :] @ matrix)[..., 0, :], norm).flatten(1)
+        outputs.append((read * silu(x @ output_gate.T)) @ output.T)
+        inputs = inputs[:, -3:]
+    memory.last = matrix, inputs
+    return torch.stack(outputs, dim=1)

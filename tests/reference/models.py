@@ -154,6 +154,27 @@ class LSTM(Model):
         return self.head(layers.lstm(self.embed(tokens), self.parameters, "recurrent", memory[0])), ()
 
 
+class GatedDeltaNet(Model):
+    """Pre-norm blocks of the gated delta rule."""
+
+    def initial_memory(self, num_lanes: int) -> Memories:
+        width, heads = self.config["width"], self.config["num_heads"]
+        zeros = self.parameters["head.weight"].detach().new_zeros
+        sizes = ((num_lanes, heads, width // heads, width // heads), (num_lanes, 3, 3 * width))
+        return [StateMemory(tuple(map(zeros, sizes)), self.how) for _ in range(self.config["num_layers"])]
+
+    def segment(self, tokens: Tensor, state: State, memory: Memories, index: int) -> tuple[Tensor, State]:
+        weights, hidden = self.parameters, self.embed(tokens)
+        for block, part in enumerate(memory):
+            name = f"blocks.{block}"
+            normed = layers.rms_norm(hidden, weights[f"{name}.delta_norm.weight"])
+            hidden = hidden + layers.delta_layer(normed, weights, f"{name}.delta", self.config["num_heads"], part)
+            normed = layers.rms_norm(hidden, weights[f"{name}.feed_forward_norm.weight"])
+            both = (weights[f"{name}.feed_forward.{part}.weight"] for part in ("gate_up", "down"))
+            hidden = hidden + layers.feed_forward(normed, *both)
+        return self.head(layers.rms_norm(hidden, weights["norm.weight"])), ()
+
+
 class Transformer(Model):
     """Blocks over the embedding plus their own last output, which is zero at first."""
 
@@ -189,6 +210,7 @@ def total(states: Sequence[Tensor]) -> Tensor:
 
 
 MODELS: dict[str, type[Model]] = {  # by a config's _target_
+    "hrm_bench.models.gated_delta_net.GatedDeltaNet": GatedDeltaNet,
     "hrm_bench.models.hrm.HRM": HRM,
     "hrm_bench.models.hrm_memory.HRMMemory": HRMMemory,
     "hrm_bench.models.infini_hrm.InfiniHRM": InfiniHRM,
