@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 COMMANDS = {  # every command besides training, with what it does
     "archive": "pack the records of a sweep into one file, or unpack them",
     "audit": "check that a model sees no later character, and which loss trains which part",
+    "compare": "compare models by scores per seed that were made elsewhere",
     "evaluate": "score the trained cells of a sweep in other ways: sliding windows, averaged seeds, halting",
     "floors": "show what n-gram models reach on the same text",
     "generate": "continue a text with a trained cell",
