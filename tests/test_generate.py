@@ -292,7 +292,10 @@ SPOILT = {
         lambda cell: replace(cell / "config.yaml", "width: 16", "width: 32"),
         r"\S+best.ckpt: cannot be read, or not by this version \(.* loading state_dict for InfiniHRM\); .*",
     ),
-    "no weights": (lambda cell: (cell / "best.ckpt").unlink(), r"\S+best.ckpt: cannot be read, .*No such file.*"),
+    "no weights": (
+        lambda cell: (cell / "best.ckpt").unlink(),
+        r"\S+: has no best.ckpt; an archive keeps records without weights, and .*",
+    ),
     "half the weights": (lambda cell: truncate(cell / "best.ckpt", 3000), r"\S+best.ckpt: cannot be read, .*"),
     "empty weights": (lambda cell: truncate(cell / "best.ckpt", 0), r"\S+best.ckpt: cannot be read, .*"),
     "weights that are text": (

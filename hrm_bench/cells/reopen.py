@@ -44,9 +44,11 @@ def reopen(sweep: Path, records: Sequence[Record]) -> Reopened:
 
     PyTorch gets as many threads as the cells had. Raises UsageError if a file cannot be read or the text is another.
     """
+    folders = {record["seed"]: next(sweep.glob(f"*-{record['identity']}")) for record in records}
+    for folder in folders.values():
+        _check_weights(folder)
     cfg, corpus = _with_text(sweep, records[0])
     torch.set_num_threads(cfg.trainer.num_threads)
-    folders = {record["seed"]: next(sweep.glob(f"*-{record['identity']}")) for record in records}
     return Reopened({seed: load_cell(folder).eval() for seed, folder in folders.items()}, load_windows(cfg, corpus))
 
 
@@ -96,6 +98,7 @@ def load_cell(folder: Path) -> CharLM:
         raise UsageError(f"run={folder}: not a finished cell of this version ({state}); run it again, or give another")
     if not record["causal"]:
         raise UsageError(f"run={folder}: not causal: a model that sees later characters cannot write; give another")
+    _check_weights(folder)
     path = folder / store.CONFIG_FILE
     try:
         cfg = completed(OmegaConf.load(path))
@@ -109,6 +112,15 @@ def load_cell(folder: Path) -> CharLM:
         reason = f"{kind}{error}".splitlines()[0].split(". ")[0].rstrip(": ")  # PyTorch adds advice in more sentences
         raise UsageError(f"{path}: cannot be read, or not by this version ({reason}); give another cell") from error
     return model
+
+
+def _check_weights(folder: Path) -> None:
+    """Raise UsageError if a cell's folder has no weights, as after ``archive unpack``."""
+    if not (folder / snapshots.BEST_FILE).exists():
+        raise UsageError(
+            f"{folder}: has no {snapshots.BEST_FILE}; an archive keeps records without weights, and the sweep's command "
+            "with force=true trains them again"
+        )
 
 
 def vocabulary_of(folder: Path) -> Vocabulary:

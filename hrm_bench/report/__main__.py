@@ -11,7 +11,7 @@ from hrm_bench.report.frame import Sweep
 ALL = Path("multirun")
 PATH = (
     "a sweep's folder or an archive (.jsonl); the report goes into the folder, or into one with the archive's name; "
-    "several are also shown together, each against the first, in the folder above the first; default: all in multirun/"
+    "several are also shown together, each against the first, in multirun/; default: all in multirun/"
 )
 HELP = cli.Help("report", "[PATH ...]", {"PATH": PATH}, "multirun/one multirun/other")
 
@@ -37,7 +37,8 @@ def main(words: list[str]) -> int:
         whole = write.Report.of(sweeps, [section for report in reports for section in report.sections])
         compared = [summaries.compare(sweeps[0], other) for other in sweeps[1:]] if words else []
         cli.show(*(table for table, _ in compared))
-        written += write.write_together(whole, compared, paths[0].absolute().parent if words else ALL)
+        ALL.mkdir(exist_ok=True)
+        written += write.write_together(whole, compared, ALL)
     if summaries.verdicts(whole.judged) is None:
         print(tables.TEXTS["nothing"])
     cli.show(summaries.verdicts(whole.judged))
