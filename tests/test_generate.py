@@ -294,7 +294,7 @@ SPOILT = {
     ),
     "no weights": (
         lambda cell: (cell / "best.ckpt").unlink(),
-        r"\S+: has no best.ckpt; an archive keeps records without weights, and .*",
+        r"\S+: has no best.ckpt; an archive keeps no weights, and .*",
     ),
     "half the weights": (lambda cell: truncate(cell / "best.ckpt", 3000), r"\S+best.ckpt: cannot be read, .*"),
     "empty weights": (lambda cell: truncate(cell / "best.ckpt", 0), r"\S+best.ckpt: cannot be read, .*"),

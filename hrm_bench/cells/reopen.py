@@ -118,7 +118,7 @@ def _check_weights(folder: Path) -> None:
     """Raise UsageError if a cell's folder has no weights, as after ``archive unpack``."""
     if not (folder / snapshots.BEST_FILE).exists():
         raise UsageError(
-            f"{folder}: has no {snapshots.BEST_FILE}; an archive keeps records without weights, and the sweep's command "
+            f"{folder}: has no {snapshots.BEST_FILE}; an archive keeps no weights, and the sweep's command "
             "with force=true trains them again"
         )
 
