@@ -12,7 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from hrm_bench import cli
-from hrm_bench.config.compose import COMPOSITION_ERRORS, check, explain, not_searched, unchecked
+from hrm_bench.config.compose import COMPOSITION_ERRORS, check, config_dir, explain, not_searched, unchecked
 from hrm_bench.config.words import check_command, conf_folder, groups, understood
 from hrm_bench.errors import UsageError
 from hrm_bench.numerics import prepare
@@ -78,8 +78,10 @@ def help_text(words: list[str]) -> str:
 
 def compose_and_train(words: list[str]) -> int:
     """Train what Hydra composes from the words. Raises UsageError."""
-    # Hydra takes -m before or after the overrides, not among them.
-    sys.argv[1:] = sorted(words, key=lambda word: word not in ("-m", "--multirun"))
+    # Hydra takes options before or after the overrides, not among them.
+    folder, words = config_dir(words)
+    options = [] if folder is None else [f"--config-dir={folder}"]
+    sys.argv[1:] = [*options, *sorted(words, key=lambda word: word not in ("-m", "--multirun"))]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, where each becomes one line
     if {"-h", "--help"} & set(words):
         print(help_text(words))

@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 COMMANDS = {  # every command besides training, with what it does
     "archive": "pack the records of a sweep into one file, or unpack them",
     "audit": "check that a model sees no later character, and which loss trains which part",
+    "claims": "train what the claims of a file need, and decide them",
     "compare": "compare models by scores per seed that were made elsewhere",
     "evaluate": "score the trained cells of a sweep in other ways: sliding windows, averaged seeds, halting",
     "floors": "show what n-gram models reach on the same text",
     "generate": "continue a text with a trained cell",
+    "new": "write a folder for a study of one's own: model, text, claim, notebook",
     "report": "make the tables, plots and page of sweeps again from their records",
     "status": "show how far sweeps are, also while they run",
 }
@@ -134,6 +136,8 @@ def run(
     1 if the reader of the output has closed the pipe; 130 after Ctrl-C, with the line ``interrupted``.
     """
     words = sys.argv[1:] if words is None else words
+    if (here := str(Path.cwd())) not in sys.path and "" not in sys.path:
+        sys.path.insert(0, here)  # so that the script finds models here, as python -m does
     if sys.stdout is None or sys.stderr is None:  # closed by the caller, as `>&-` does
         nowhere = Path(os.devnull).open("w")  # noqa: SIM115
         sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere

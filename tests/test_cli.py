@@ -361,3 +361,6 @@ def test_an_installed_wheel_works_outside_the_checkout(tmp_path):
     )
     assert json.loads(done.stdout) == [str(site / "hrm_bench" / "__init__.py"), 42]
     assert (site / "hrm_bench" / "conf" / "config.yaml").exists()
+    assert hrm_bench("mine", module="hrm_bench.new", cwd=tmp_path, PYTHONPATH=str(site)).returncode == 0
+    shipped = {path.name: path.read_bytes() for path in (ROOT / "examples" / "study").glob("*.*")}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "mine").glob("*.*")} == shipped

@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import shutil
+import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -30,11 +31,17 @@ SWEEP_KEYS = ("force", "fail_fast", "plan")  # what a command does with its cell
 OLDEST = {"recipe": {"name": "published"}}  # values of configs that are older than their keys
 
 
-def compose(*words: str) -> DictConfig:
+def compose(*words: str, folder: str | os.PathLike[str] | None = None) -> DictConfig:
     """Return the checked config of one cell, as ``python -m hrm_bench`` composes it from the same words.
+
+    ``folder`` is that of a study: its conf/ lies beside ours, and its modules are found by name.
 
     Raises UsageError with one line per fault: an unknown key, group or value, or values that do not fit together.
     """
+    if folder is not None:
+        words = (*words, f"--config-dir={Path(folder) / 'conf'}")
+        if (place := str(Path(folder).absolute())) not in sys.path:
+            sys.path.insert(0, place)
     cfg = unchecked(*words)
     check(cfg)
     return cfg
@@ -45,7 +52,7 @@ def unchecked(*words: str) -> DictConfig:
 
     The words may contain ``--config-dir FOLDER``: a folder of configs beside conf/.
     """
-    folder, overrides = _config_dir(words)
+    folder, overrides = config_dir(words)
     overrides = understood(overrides)
     check_words(overrides)
     places = create_config_search_path(str(conf_folder()))
@@ -55,7 +62,7 @@ def unchecked(*words: str) -> DictConfig:
     return loaded(lambda: loader.load_configuration("config", overrides, RunMode.RUN))
 
 
-def _config_dir(words: Sequence[str]) -> tuple[Path | None, list[str]]:
+def config_dir(words: Sequence[str]) -> tuple[Path | None, list[str]]:
     """Return the folder that ``--config-dir`` names among some words, and the other words."""
     place = next((place for place, word in enumerate(words) if word.partition("=")[0] == "--config-dir"), None)
     if place is None:

@@ -1,30 +1,44 @@
 """Papers and their claims (``papers/*.yaml``), and whether a record may speak about them; the record alone decides."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import yaml
+from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
 from hrm_bench import statistics
+from hrm_bench.errors import UsageError, allowed
 from hrm_bench.records.facts import PUBLISHED, has_values, recipe_name
 from hrm_bench.records.schema import Record
+
+NUM_CELLS = {"level": 1, "difference": 2, "share": 4}  # of a claim's quantity
+
+
+def _with_commands(experiments: Any) -> Any:
+    """Give the experiments of a list their commands."""
+    if isinstance(experiments, list) and all(isinstance(name, str) for name in experiments):
+        return {name: f"python -m hrm_bench -m experiment={name}" for name in experiments}
+    return experiments
 
 
 @dataclass(frozen=True)
 class Claim:
     """One claim of a paper; the paper's file explains the fields."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
     claim: str
-    report: int
-    published: str
     quantity: statistics.Kind
     cells: list[dict[str, Any]]
-    experiments: dict[str, str]  # name -> command
+    experiments: Annotated[dict[str, str], BeforeValidator(_with_commands)]  # name -> command
+    report: int | str = ""
+    published: str = "no figure"
     figure: float | None = None
     direction: bool = False
     leak: bool = False
+    scope: str = ""
 
     @property
     def measure(self) -> str:
@@ -37,9 +51,12 @@ class Claim:
 class Paper:
     """A paper's text, protocol, figures and claims; its file explains the fields."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
     title: str
     text: dict[str, Any]
     claims: list[Claim]
+    source: dict[str, Any] = field(default_factory=dict)
     protocol: dict[str, Any] = field(default_factory=dict)
     published_recipe: dict[str, Any] = field(default_factory=dict)
     chosen_per_model: list[str] = field(default_factory=list)
@@ -50,6 +67,11 @@ class Paper:
     margin: float = statistics.MARGIN
     spread: float = 1.0
     most_seeds: int = 64
+
+    @property
+    def experiments(self) -> list[str]:
+        """The experiments that have the cells of the claims."""
+        return list(dict.fromkeys(name for claim in self.claims for name in claim.experiments))
 
     def figure(self, record: Record) -> float | None:
         """Return the published perplexity of a record's model and memory, if its experiment repeats the paper's run."""
@@ -86,13 +108,61 @@ def _load() -> list[Paper]:
     """Read every paper: from the installed package, or from beside it in a checkout."""
     package = Path(__file__).resolve().parent.parent
     folder = package / "papers" if (package / "papers").is_dir() else package.parent / "papers"
-    return [read(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.yaml"))]
+    return [read_file(path) for path in sorted(folder.glob("*.yaml"))]
+
+
+def read_file(path: Path) -> Paper:
+    """Return the paper that a YAML file describes. Raises UsageError with one line per fault."""
+    try:
+        return read(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); give a file of claims") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+    except UsageError as error:
+        raise UsageError(*(f"{path}: {fault}" for fault in error.faults)) from error
 
 
 def read(text: str) -> Paper:
-    """Return the paper that the text of a YAML file describes."""
+    """Return the paper that the text of a YAML file describes. Raises UsageError with one line per fault."""
     content = yaml.safe_load(text)
-    return Paper(**content | {"claims": [Claim(**claim) for claim in content["claims"]]})
+    if not isinstance(content, dict):
+        raise UsageError("has no keys; it needs title, text and claims")
+    try:
+        paper = TypeAdapter(Paper).validate_python(content)
+    except ValidationError as error:
+        raise UsageError(*_lines(error)) from None
+    if faults := [*_faults(paper)]:
+        raise UsageError(*faults)
+    return paper
+
+
+def _lines(error: ValidationError) -> Iterator[str]:
+    for item in error.errors(include_url=False):
+        key = ".".join(map(str, item["loc"]))
+        if item["type"] == "missing":
+            yield f"{key}: missing; give {key.rpartition('.')[2]}"
+        elif item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            group = Claim if item["loc"][0] == "claims" else Paper
+            yield f"{key}: no such key; allowed are {allowed(field.name for field in fields(group))}"
+        else:
+            message = item["msg"][0].lower() + item["msg"][1:]
+            yield f"{key}={item['input']}: {message}"
+
+
+def _faults(paper: Paper) -> Iterator[str]:
+    """Yield what the values of a paper's claims lack together."""
+    for number, claim in enumerate(paper.claims):
+        key = f"claims.{number}"
+        if len(claim.cells) != (wanted := NUM_CELLS[claim.quantity]):
+            yield f"{key}.cells: has {len(claim.cells)}; quantity: {claim.quantity} is of {wanted}"
+        if claim.figure is None and claim.quantity != "share":
+            yield f"{key}.figure: missing; quantity: {claim.quantity} needs the published value"
+        for place, cell in enumerate(claim.cells):
+            if not isinstance(cell.get("model"), str):
+                yield f"{key}.cells.{place}: names no model; for example {{model: hrm, memory: carry}}"
+        if not claim.experiments:
+            yield f"{key}.experiments: names none; give the experiment in conf/experiment that has the cells"
 
 
 PAPERS = _load()

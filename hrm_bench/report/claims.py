@@ -42,10 +42,10 @@ class Judged(NamedTuple):
     missing: list[dict[str, str]]  # claims that the records do not measure under the paper's recipe, and why
 
 
-def judge(cells: pandas.DataFrame) -> Judged:
+def judge(cells: pandas.DataFrame, papers: Sequence[Paper] = PAPERS) -> Judged:
     """Judge every claim by finished cells; findings under the paper's own recipe come first."""
     findings, missing = [], []
-    for paper in PAPERS:
+    for paper in papers:
         others = map(recipe_name, cells.record if len(cells) else [])
         for recipe in dict.fromkeys([PUBLISHED, *others]):
             for claim, place, sides in _searched(paper, cells, recipe):

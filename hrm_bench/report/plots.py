@@ -227,7 +227,7 @@ def verdicts(judged: Judged) -> Plots | None:
         if finding.range_high is not None:
             recipe = "" if finding.recipe == PUBLISHED else f", recipe={finding.recipe}"
             label = f"{finding.measure}{recipe}{'' if finding.decides else ', as run'}"
-            figures = (finding.estimate, finding.low, finding.high, FIGURES[finding.claim])
+            figures = (finding.estimate, finding.low, finding.high, FIGURES.get(finding.claim))
             lines.append(Line(label, *figures, finding.verdict, (finding.range_low, finding.range_high)))
     return _written("verdict_plots", lambda: drawing.forests(lines, "difference, %"), "claims", "x")
 

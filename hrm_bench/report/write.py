@@ -11,6 +11,7 @@ from markupsafe import Markup
 from hrm_bench import intervals, statistics
 from hrm_bench.drawing import Plot, slug
 from hrm_bench.records import store
+from hrm_bench.records.papers import PAPERS, Paper
 from hrm_bench.records.schema import Record
 from hrm_bench.report import claims, plots, summaries, tables
 from hrm_bench.report.frame import RESULTS, Sweep
@@ -69,11 +70,16 @@ class Report(NamedTuple):
     judged: claims.Judged
 
     @classmethod
-    def of(cls, sweeps: Sequence[Sweep], sections: Sequence[Section] | None = None) -> "Report":
+    def of(
+        cls,
+        sweeps: Sequence[Sweep],
+        sections: Sequence[Section] | None = None,
+        papers: Sequence[Paper] = PAPERS,
+    ) -> "Report":
         """Judge the claims by all sweeps, and make the sections of their studies, unless they are made already."""
         sections = [part for sweep in sweeps for part in studies(sweep)] if sections is None else sections
         cells = pandas.concat([sweep.whole.cells for sweep in sweeps], ignore_index=True)
-        return cls([*sweeps], [*sections], claims.judge(cells))
+        return cls([*sweeps], [*sections], claims.judge(cells, papers))
 
 
 def page(report: Report, folder: Path, side: Sequence[Table] = ()) -> list[Path]:
