@@ -23,7 +23,6 @@ FINDING = (  # columns of verdicts.csv
     "rates",  # of each variant: the runs that ended as the published one did, on the plateau or off it
     "all_estimate",  # over all runs, if some ended in another way
 )
-FIGURES = {claim.claim: claim.figure for paper in PAPERS for claim in paper.claims}
 Sides = list[dict[int, Record]]  # per variant of a claim: its records by seed
 
 
@@ -42,10 +41,10 @@ class Judged(NamedTuple):
     missing: list[dict[str, str]]  # claims that the records do not measure under the paper's recipe, and why
 
 
-def judge(cells: pandas.DataFrame, papers: Sequence[Paper] = PAPERS) -> Judged:
-    """Judge every claim by finished cells; findings under the paper's own recipe come first."""
+def judge(cells: pandas.DataFrame, papers: Sequence[Paper] | None = None) -> Judged:
+    """Judge every claim, by default of all our papers; findings under the paper's own recipe come first."""
     findings, missing = [], []
-    for paper in papers:
+    for paper in PAPERS if papers is None else papers:
         others = map(recipe_name, cells.record if len(cells) else [])
         for recipe in dict.fromkeys([PUBLISHED, *others]):
             for claim, place, sides in _searched(paper, cells, recipe):

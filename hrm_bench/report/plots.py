@@ -15,7 +15,7 @@ from hrm_bench.drawing import DIAMOND, INK, MUTED, Curve, Line, Plot, line_style
 from hrm_bench.records.extras import gains
 from hrm_bench.records.facts import PUBLISHED, ngram, unigram
 from hrm_bench.records.schema import Record
-from hrm_bench.report.claims import FIGURES, Judged
+from hrm_bench.report.claims import Judged
 from hrm_bench.report.frame import Study, Sweep
 from hrm_bench.report.tables import TEXTS, families
 
@@ -227,7 +227,7 @@ def verdicts(judged: Judged) -> Plots | None:
         if finding.range_high is not None:
             recipe = "" if finding.recipe == PUBLISHED else f", recipe={finding.recipe}"
             label = f"{finding.measure}{recipe}{'' if finding.decides else ', as run'}"
-            figures = (finding.estimate, finding.low, finding.high, FIGURES.get(finding.claim))
+            figures = (finding.estimate, finding.low, finding.high, finding.figure)
             lines.append(Line(label, *figures, finding.verdict, (finding.range_low, finding.range_high)))
     return _written("verdict_plots", lambda: drawing.forests(lines, "difference, %"), "claims", "x")
 

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from hrm_bench import intervals, statistics
 from hrm_bench.drawing import Plot, slug
 from hrm_bench.records import store
-from hrm_bench.records.papers import PAPERS, Paper
+from hrm_bench.records.papers import Paper
 from hrm_bench.records.schema import Record
 from hrm_bench.report import claims, plots, summaries, tables
 from hrm_bench.report.frame import RESULTS, Sweep
@@ -74,7 +74,7 @@ class Report(NamedTuple):
         cls,
         sweeps: Sequence[Sweep],
         sections: Sequence[Section] | None = None,
-        papers: Sequence[Paper] = PAPERS,
+        papers: Sequence[Paper] | None = None,
     ) -> "Report":
         """Judge the claims by all sweeps, and make the sections of their studies, unless they are made already."""
         sections = [part for sweep in sweeps for part in studies(sweep)] if sections is None else sections
