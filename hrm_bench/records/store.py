@@ -94,12 +94,13 @@ def upgrade(record: Record) -> Record:
     """Return a record with the keys that versions before this one did not write, and with NaN in place of null."""
     values = copy.deepcopy(DEFAULTS)
     values.update(record)
+    with suppress(AttributeError, TypeError):  # what another schema has there, or nothing
+        data = values.get("config", {}).get("data", {})
+        if data.get("vocabulary") in RENAMED:
+            data["vocabulary"] = RENAMED[data["vocabulary"]]
     if record["schema_version"] != SCHEMA_VERSION:
         return typing.cast(Record, values)
     values = {key: value if key in WORDS else numbers(value) for key, value in values.items()}
-    data = values.get("config", {}).get("data", {})
-    if data.get("vocabulary") in RENAMED:
-        data["vocabulary"] = RENAMED[data["vocabulary"]]
     for split in ("validation", "test"):
         figures = values.get(split, {})
         if any(map(math.isnan, figures.values())) and not math.isnan(figures["nll"]):
