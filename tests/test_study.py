@@ -73,7 +73,7 @@ def test_a_study_needs_a_new_folder_with_a_name(name, message, tmp_path, monkeyp
 
 FAULTS = {
     "title: A study of a delta-rule memory": ("", r"title: missing; give title"),
-    "quantity: difference": ("quantity: diference", r"claims\.0\.quantity=diference: input should be 'level', .*"),
+    "quantity: difference": ("quantity: size", r"claims\.0\.quantity=size: input should be 'level', .*"),
     "figure: -4.0": ("figur: -4.0", r"claims\.0\.figur: no such key; allowed are claim, .*"),
     "figure: -4.0 ": ("figure: much ", r"claims\.0\.figure=much: input should be a valid number.*"),
     "    figure: -4.0 #": ("    #", r"claims\.0\.figure: missing; quantity: difference needs the published value"),
