@@ -19,6 +19,7 @@ def main(words: list[str]) -> int:
         raise HELP.misuse(words)
 
     from hrm_bench.cells.reopen import reopen
+    from hrm_bench.evidence.probes import in_precision
     from hrm_bench.evidence.rescoring import rescore
     from hrm_bench.records import store
     from hrm_bench.records.schema import RESCORING_FILE
@@ -34,9 +35,10 @@ def main(words: list[str]) -> int:
     for variant in causal:
         cells = reopen(folder, list(variant.records.values()))
         texts = {"validation": cells.windows.validation, "test": cells.windows.test}
-        scores += rescore(
-            variant.label, cells.models, cells.windows.train, texts, with_counts=cells.ngrams_are_affordable
-        )
+        with in_precision(next(iter(cells.models.values())), cells.precision):
+            scores += rescore(
+                variant.label, cells.models, cells.windows.train, texts, with_counts=cells.ngrams_are_affordable
+            )
     store.write_json(folder / RESCORING_FILE, {"answers": scores})
     shown = [table for table in summaries.rescoring(Sweep.of(records, path=folder)) if table]
     path = folder / Path(RESCORING_FILE).with_suffix(".md")

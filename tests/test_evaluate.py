@@ -46,6 +46,15 @@ def test_what_is_scored_is_what_the_records_have(sweep, asked):
                 assert scored == pytest.approx(record[split]["perplexity"], rel=1e-5)
 
 
+def test_a_cell_in_bf16_is_rescored_as_it_was_scored(tmp_path):
+    record = run_cell(
+        quick("recipe.max_epochs=1", "recipe.learning_rate=0.02", "trainer.precision=bf16-mixed"), tmp_path
+    )
+    evaluate.main([str(tmp_path)])
+    for found in read_rescoring(tmp_path):
+        assert found["scored"][0] == pytest.approx(record[found["split"]]["perplexity"], rel=1e-5)
+
+
 def test_a_sliding_window_gives_each_character_half_a_window_before_it(sweep, asked):
     cfg = quick("recipe.max_epochs=1", "seed=1")
     model, samples = load_cell(cell_folder(cfg, sweep)).eval(), load_windows(cfg).validation

@@ -32,6 +32,7 @@ class Reopened(NamedTuple):
 
     models: dict[int, CharLM]  # by seed, in evaluation mode
     windows: Windows  # of the text that all of them were trained on
+    precision: str  # in which they were scored
 
     @property
     def ngrams_are_affordable(self) -> bool:
@@ -49,7 +50,8 @@ def reopen(sweep: Path, records: Sequence[Record]) -> Reopened:
         _check_weights(folder)
     cfg, corpus = _with_text(sweep, records[0])
     torch.set_num_threads(cfg.trainer.num_threads)
-    return Reopened({seed: load_cell(folder).eval() for seed, folder in folders.items()}, load_windows(cfg, corpus))
+    models = {seed: load_cell(folder).eval() for seed, folder in folders.items()}
+    return Reopened(models, load_windows(cfg, corpus), cfg.trainer.precision)
 
 
 def _with_text(sweep: Path, record: Record) -> tuple[DictConfig, Corpus]:
