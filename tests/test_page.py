@@ -214,9 +214,33 @@ def visible(html):
     return " ".join(unescape(re.sub(r"<[^>]+>", "", re.sub(r"</t[dh]>", " | ", html))).split())
 
 
-def test_the_verdicts_come_first_and_need_no_colour(written):
+def test_the_answer_comes_first_then_the_own_results_and_then_the_verdicts(written):
     html = written.read_text()
-    assert re.findall(r'<section id="([^"]+)"', html)[0] == "verdicts"
+    places = [
+        html.index(part) for part in ('<p class="answer">', "<h3>Results", '<section id="verdicts"', 'id="cells"')
+    ]
+    assert places == sorted(places)
+
+
+def test_the_answer_names_the_best_and_tells_no_level_variant_apart(tmp_path):
+    records = []
+    for model, mean, step in (("hrm", 10.0, 0.01), ("lstm", 10.001, 0.02), ("transformer", 12.0, 0.01)):
+        records += [
+            record(f"model={model}", "data=sample", perplexity=mean + step * (n - 2), seed=42 + n) for n in range(5)
+        ]
+    told = visible(page(records, tmp_path))
+    assert "hrm reaches a validation perplexity of 10.00 over 5 seeds, the lowest here; the next, lstm, is at" in told
+    assert "Not told apart from the best: lstm." in told
+
+
+def test_a_variant_with_a_seed_on_the_plateau_is_never_the_best(tmp_path):
+    records = [record("model=hrm", "data=sample", perplexity=99.0), record("model=lstm", "data=sample")]
+    told = visible(page(records, tmp_path))
+    assert "lstm reaches a validation perplexity of 12.00 over 1 seed. Some seed stayed on the plateau: hrm." in told
+
+
+def test_the_verdicts_need_no_colour(written):
+    html = written.read_text()
     assert re.search(r'<span class="bad">✗ contradicted', html)
     assert re.search(r'<span class="as-run">[✓✗?] \w+[^<]*as run, not causal', html)
     assert "python -m" in html or "make " in html

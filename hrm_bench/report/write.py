@@ -14,6 +14,7 @@ from hrm_bench.records import store
 from hrm_bench.records.papers import Paper
 from hrm_bench.records.schema import Record
 from hrm_bench.report import claims, plots, summaries, tables
+from hrm_bench.report.answer import answers
 from hrm_bench.report.frame import RESULTS, Sweep
 from hrm_bench.report.plots import Plots
 from hrm_bench.table import Table
@@ -87,9 +88,9 @@ def page(report: Report, folder: Path, side: Sequence[Table] = ()) -> list[Path]
     sweeps = report.sweeps
     records = [record for sweep in sweeps for record in sweep.records]
     shown = [
-        section("Verdicts on the published claims", CLAIMS, [report.judged], "verdicts"),
-        Section("comparison", "Side by side", [("Cell by cell", [*side])] if side else []),
         *report.sections,
+        Section("comparison", "Side by side", [("Cell by cell", [*side])] if side else []),
+        section("Verdicts on the published claims", CLAIMS, [report.judged], "verdicts"),
         section("Other scores", RESCORING, sweeps, "answers"),
         section("Searches", SEARCHES, sweeps, "searches"),
         section("Word perplexities", {"": [summaries.words]}, [sweeps], "words"),
@@ -99,6 +100,7 @@ def page(report: Report, folder: Path, side: Sequence[Table] = ()) -> list[Path]
     versions = [", ".join(f"{name} {v}" for name, v in sorted(r.get("versions", {}).items())) for r in finished]
     html = _template().render(
         sections=[part for part in shown if part.parts or part.anchor in {"verdicts", "cells"}],
+        answers=[(study.name, answers(study)) for sweep in sweeps for study in sweep.studies],
         rule=statistics,
         intervals=intervals,
         glossary=tables.TEXTS["glossary"],
