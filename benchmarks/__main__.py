@@ -29,7 +29,16 @@ PARTS = {
     "start": Measurement(commands.START_QUESTION, commands.measure_start),
     "sweep": Measurement(commands.SWEEP_QUESTION, commands.measure_sweep),
 }
-MODELS = ("hrm", "hrm_memory", "infini_hrm", "lct_2layer", "lstm", "transformer", "trm")  # one per class
+MODELS = (
+    "gated_delta_net",
+    "hrm",
+    "hrm_memory",
+    "infini_hrm",
+    "lct_2layer",
+    "lstm",
+    "transformer",
+    "trm",
+)  # one per class
 KEYS = {
     "parts": cli.Key("what to measure, as in parts=steps,peers", default="all"),
     "models": cli.Key("models to measure, or all of them", default=",".join(MODELS)),

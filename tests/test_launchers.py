@@ -23,6 +23,7 @@ from hrm_bench import compose
 from hrm_bench.cells.run import run_cell
 from hrm_bench.config.words import conf_folder
 from hrm_bench.records import store
+from hrm_bench.sweeps.sweep import UNRELATED
 
 FEW_CHARACTERS = ["data.train_chars=2000", "data.validation_chars=80", "data.test_chars=80"]
 WORDS = [*SMALL, *FEW_CHARACTERS, "recipe.max_epochs=1", "logger=none"]  # each key once: the sweeper keeps the last
@@ -67,7 +68,8 @@ def assert_same(folder, reference):
 
 def assert_shows_cells_alone(printed, num_cells):
     """The terminal has a line a cell, and nothing of the engine's own."""
-    places = [line.split(":")[0] for line in printed.splitlines()]
+    lines = [line for line in printed.splitlines() if line != UNRELATED]  # a note on the sweep, before its cells
+    places = [line.split(":")[0] for line in lines]
     assert sorted(places) == sorted(f"cell {k + 1} of {num_cells}" for k in range(num_cells)), printed
 
 

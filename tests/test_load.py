@@ -132,18 +132,19 @@ def test_cells_that_are_not_causal_are_marked_beside_those_that_are():
     assert table.faint == [False, True, True]
 
 
-def test_the_report_of_two_folders_sets_them_side_by_side(tmp_path, capsys):
+def test_the_report_of_two_folders_sets_them_side_by_side(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     first, second = write(sweep(), tmp_path / "first"), write(sweep(more=0.5), tmp_path / "second")
     assert report.main([str(first), str(second)]) == 0
     printed = capsys.readouterr().out
     assert "second against first" in printed
     for path in (
         *("first/report.html", "first/plots", "first/results.svg", "second/results.md"),
-        *("comparison.csv", "comparison.md", "verdicts.md", "report.html"),
+        *(f"multirun/{name}" for name in ("comparison.csv", "comparison.md", "verdicts.md", "report.html")),
     ):
         assert (tmp_path / path).exists()
-        assert str(tmp_path / path) in printed
-    assert "Side by side" in (tmp_path / "report.html").read_text()
+        assert path in printed
+    assert "Side by side" in (tmp_path / "multirun" / "report.html").read_text()
     assert "Side by side" not in (first / "report.html").read_text()
 
 

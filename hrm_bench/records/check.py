@@ -1,6 +1,7 @@
 """What is wrong with the content of a record's file, in words: a key that is missing, or a value of another kind."""
 
 import functools
+import math
 from collections.abc import Iterator
 from typing import Any, NotRequired
 
@@ -86,7 +87,7 @@ def fault(content: Any) -> str | None:
 def _faults_of_finished(record: dict[str, Any]) -> Iterator[str]:
     validation, test = (record["floors"].get(split, {}) for split in ("validation", "test"))
     for split, baselines in (("validation", validation), ("test", test)):
-        if "full" not in baselines.get("unigram", {}):
+        if not math.isfinite(baselines.get("unigram", {}).get("full", math.nan)):
             yield f"floors.{split} lacks the unigram model"
     if {name: [*ways] for name, ways in validation.items()} != {name: [*ways] for name, ways in test.items()}:
         yield "floors are of other models on validation than on test"
