@@ -21,7 +21,7 @@ from hrm_bench.layers.dropout import Dropout
 from hrm_bench.layers.gate import Gated, GateMeans
 from hrm_bench.layers.initialisation import initialise, stream_seed
 from hrm_bench.layers.mean import Mean
-from hrm_bench.steps import Objective, Step, follow, take
+from hrm_bench.steps import Objective, Step, follow, num_scored, take
 
 State = tuple[Tensor, ...]  # each (B, T, D): what goes from segment to segment of one window
 MOST_COMPILED = 128
@@ -255,8 +255,8 @@ class CharLM(lightning.LightningModule):
         windows = [*zip(tokens.split(self.window, dim=1), targets.split(self.window, dim=1), strict=True)]
         self.objective.schedule(self.trainer.optimizers, self._progress(batch_index))
         trained = follow(self.objective.steps(self, windows, memory, weight=weight), self._take)
-        for loss, (window, _) in zip(trained.losses, windows, strict=True):
-            self.train_nll.update(loss, weight=window.numel())
+        for loss, (_, expected) in zip(trained.losses, windows, strict=True):
+            self.train_nll.update(loss, weight=num_scored(expected))
         self.last_memory = carried.lanes(trained.memory, 0, num_lanes)
         return trained.losses[-1]
 
@@ -313,7 +313,7 @@ class CharLM(lightning.LightningModule):
         windows, memories = zip(*self._read(tokens, first), strict=True)
         self.last_memory = memories[-1]
         logits = torch.cat(windows, dim=1)
-        self.nll.update(functional.cross_entropy(logits.flatten(0, 1), targets.flatten()), weight=targets.numel())
+        self.nll.update(functional.cross_entropy(logits.flatten(0, 1), targets.flatten()), weight=num_scored(targets))
         return Scored(tokens, targets, logits, [first, *memories[:-1]])
 
     def on_validation_epoch_end(self) -> None:

@@ -15,25 +15,31 @@ HELP = cli.Help(
     },
     example="data=wikitext2 data.window=64",
 )
-KINDS = {"frozen": ("full", "window"), "window": ("window",), "adaptive": ("adaptive",)}  # ways of reading, by kind
+KINDS = {
+    "frozen": ("full", "window"),
+    "window": ("window",),
+    "adaptive": ("adaptive", "sample"),
+}  # by kind
 
 
 def main(words: list[str]) -> int:
     """Print the n-gram baselines of the validation and the test text of a config."""
     from hrm_bench.config.compose import compose
     from hrm_bench.data import corpora
+    from hrm_bench.evidence import answers
     from hrm_bench.evidence.floors import WAYS, best, of_split
     from hrm_bench.training.build import load_windows
 
     cfg = compose(*words)
     corpus = corpora.load(cfg.data)
     data = load_windows(cfg, corpus)
+    meanings = WAYS if corpus.task is None else answers.WAYS
     for name, split in (("validation", data.validation), ("test", data.test)):
         baselines = of_split(corpus, name, window=split.window)
         cli.print_table(
             f"{name}: perplexity per character (bits)",
-            ["n-gram model", *WAYS],
-            [[model, *(_formatted(by_way, way) for way in WAYS)] for model, by_way in baselines.items()],
+            ["n-gram model", *meanings],
+            [[model, *(_formatted(by_way, way) for way in meanings)] for model, by_way in baselines.items()],
             text_columns={"n-gram model"},
         )
         if split.has_bytes:
@@ -50,7 +56,7 @@ def main(words: list[str]) -> int:
         {name: getattr(data, name).unknown_fraction for name in corpus.splits}, cfg.data.vocabulary
     ):
         print(line)
-    for way, meaning in WAYS.items():
+    for way, meaning in meanings.items():
         print(f"{way}: {meaning}.")
     return 0
 

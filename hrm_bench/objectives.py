@@ -23,7 +23,7 @@ from hrm_bench.layers import carried
 from hrm_bench.layers.carried import Memory
 from hrm_bench.optimizers import OptimizerSettings, optimizer, set_learning_rates
 from hrm_bench.steps import Step as Step
-from hrm_bench.steps import Steps, Window
+from hrm_bench.steps import Steps, Window, num_scored
 from hrm_bench.steps import Trained as Trained
 
 
@@ -39,6 +39,7 @@ class Objective(ABC):
 
     def __init__(self, config: Config, settings: OptimizerSettings) -> None:
         self.settings = settings
+        self.is_of_task = False  # whether there may be windows without a scored character, which give no step
         self.gradient_clip = settings.gradient_clip
 
     def optimizers(self, model: CharLM) -> list[torch.optim.Optimizer]:
@@ -48,6 +49,10 @@ class Objective(ABC):
     def schedule(self, optimizers: Sequence[torch.optim.Optimizer], progress: float) -> None:
         """Give the optimizers the learning rates of this fraction of training."""
         set_learning_rates(self.settings, optimizers, progress)
+
+    def is_scored(self, targets: Tensor) -> bool:
+        """Return whether a window has a scored character."""
+        return not self.is_of_task or bool(num_scored(targets))
 
     @abstractmethod
     def steps(self, model: CharLM, windows: Sequence[Window], memory: Memory, *, weight: float) -> Steps:
@@ -79,6 +84,13 @@ class MicroBatch:
         self.loss = loss.detach()
         return loss
 
+    @torch.no_grad()
+    def pass_over(self) -> None:
+        """Run all segments of a window without a scored character, whose loss is 0."""
+        for refinement in self.segments:
+            self.last = refinement
+        self.loss = self.last.logits.new_zeros(())
+
 
 class TaskSupervision(Objective):
     """An objective whose steps all minimise the task loss, each after some more segments of a window."""
@@ -87,7 +99,10 @@ class TaskSupervision(Objective):
         losses = []
         for tokens, targets in windows:
             parts = self._split(model, tokens, targets, memory)
-            for num_segments in self.segments_per_step(model):
+            if not self.is_scored(targets):
+                for part in parts:
+                    part.pass_over()
+            for num_segments in self.segments_per_step(model) if self.is_scored(targets) else []:
                 weighted = (weight * part.weight * part.advance(num_segments) for part in parts)
                 yield Step(0, weighted, len(parts))
             losses.append(torch.stack([part.weight * part.loss for part in parts]).sum())
@@ -134,20 +149,25 @@ class Unrolled:
     """Some lanes of consecutive windows, which share an optimizer step with the other lanes."""
 
     windows: list[Window]
+    are_scored: list[bool]
     memory: Memory  # before the windows, and without its graph after them
     weight: float  # fraction of the lanes
     losses: Tensor = field(init=False)  # (W,) task losses of the last segments, without their graph
 
     def loss(self, model: CharLM) -> Tensor:
-        """Return the mean task loss of all segments of the windows, each of which reads what those before it wrote."""
+        """Return the mean task loss of all segments of the windows, each of which reads what those before it wrote.
+
+        Windows without a scored character have none.
+        """
         memory, of_segments, of_windows = self.memory, [], []
-        for tokens, targets in self.windows:
+        for (tokens, targets), is_scored in zip(self.windows, self.are_scored, strict=True):
             for refinement in model.refine(tokens, memory):
-                of_segments.append(task_loss(refinement.logits, targets))
+                if is_scored:
+                    of_segments.append(task_loss(refinement.logits, targets))
             memory = refinement.memory
-            of_windows.append(of_segments[-1].detach())
+            of_windows.append(of_segments[-1].detach() if is_scored else refinement.logits.new_zeros(()))
         self.losses, self.memory = torch.stack(of_windows), carried.detach(memory)
-        return torch.stack(of_segments).mean()
+        return torch.stack(of_segments).mean() if of_segments else self.losses.sum()
 
 
 class ThroughTime(Objective):
@@ -165,7 +185,12 @@ class ThroughTime(Objective):
         unroll = model.memory_policy.unroll or len(windows)
         for start in range(0, len(windows), unroll):
             parts = self._split(windows[start : start + unroll], memory)
-            yield Step(0, (weight * part.weight * part.loss(model) for part in parts), len(parts))
+            if any(parts[0].are_scored):
+                yield Step(0, (weight * part.weight * part.loss(model) for part in parts), len(parts))
+            else:
+                with torch.no_grad():
+                    for part in parts:
+                        part.loss(model)
             losses += torch.stack([part.weight * part.losses for part in parts]).sum(dim=0)
             memory = carried.join([part.memory for part in parts])
         return Trained(losses, memory)
@@ -174,10 +199,12 @@ class ThroughTime(Objective):
         """Return the lanes of windows in as many parts as the settings ask for, or as there are lanes."""
         num_lanes = len(windows[0][0])
         size = math.ceil(num_lanes / self.settings.micro_batches)
+        are_scored = [self.is_scored(targets) for _, targets in windows]
         cuts = [(start, min(start + size, num_lanes)) for start in range(0, num_lanes, size)]
         return [
             Unrolled(
                 windows=[(tokens[start:stop], targets[start:stop]) for tokens, targets in windows],
+                are_scored=are_scored,
                 memory=carried.lanes(memory, start, stop),
                 weight=(stop - start) / num_lanes,
             )
@@ -235,8 +262,8 @@ class OriginAnchoredDispersion(Objective):
                 computed = [level for level in refinement.state if level.requires_grad]
                 dispersions = [dispersion_loss(level, self.config.anchor_weight) for level in computed]
                 yield Step(0, [torch.stack(dispersions).sum()], name="OACD")
-            head_losses = []
-            for _ in range(self.config.head_steps):
+            head_losses = [] if self.is_scored(targets) else [targets.new_zeros((), dtype=torch.float32)]
+            for _ in range(self.config.head_steps if self.is_scored(targets) else 0):
                 head_losses.append(task_loss(model.head(refinement.read_by_head), targets))
                 yield Step(1, head_losses[-1:])
             losses.append(head_losses[0].detach())

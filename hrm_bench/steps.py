@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from hrm_bench.charlm import CharLM
 
 Window = tuple[Tensor, Tensor]  # (B, T) characters, and (B, T) next characters or (B, T, V) distributions of them
+UNSCORED = -100  # the target at a character of a task after which nothing is asked; PyTorch's cross-entropy skips it
+
+
+def num_scored(targets: Tensor) -> Tensor:
+    """Return the number of (B, T) targets that are scored; all of (B, T, V) distributions are."""
+    return (targets if targets.ndim == 2 else targets[..., 0]).ne(UNSCORED).sum()
 
 
 class Step(NamedTuple):

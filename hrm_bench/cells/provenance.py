@@ -29,6 +29,7 @@ def code_version(cfg: "DictConfig") -> str:
     """
     targets = [str(cfg.model._target_), str(cfg.model.objective._target_)]
     targets += [str(callback["_target_"]) for callback in cfg.trainer.get("callbacks", [])]
+    targets += [str(cfg.data.task._target_)] if cfg.get("data", {}).get("task") is not None else []
     targets += [cfg.recipe.optimizer] if "." in cfg.recipe.get("optimizer", "") else []
     sources = _sources([*_deciding(), *_reached(target.rpartition(".")[0] for target in targets)])
     parts = [version("torch"), *(part for name in sorted(sources) for part in (name, sources[name]))]

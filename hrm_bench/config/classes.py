@@ -22,12 +22,13 @@ BASES = {
     "model": "hrm_bench.charlm.CharLM",
     "model.objective": "hrm_bench.objectives.Objective",
     "data.source": "hrm_bench.data.corpora.Source",
+    "data.task": "hrm_bench.data.task.Task",
     "recipe.optimizer": "torch.optim.Optimizer",
     "trainer.callbacks": "lightning.Callback",
     "logger.tracker": "hrm_bench.cells.trackers.Tracker",
 }
 OTHER_KEYS = ("_target_", "objective")  # keys of a group that are no values of its class
-EXAMPLES = {"model": "hrm", "model.objective": "deep_supervision"}
+EXAMPLES = {"model": "model=hrm", "model.objective": "objective=deep_supervision", "data.task": "data=recall"}
 
 
 def class_faults(key: str, settings: Any, gradient_depth: int | None = None) -> Iterator[str]:
@@ -38,10 +39,9 @@ def class_faults(key: str, settings: Any, gradient_depth: int | None = None) -> 
         settings: the group's values.
         gradient_depth: the recipe's, which replaces the model's own.
     """
-    group = key.rpartition(".")[2]
     if not isinstance(settings, Mapping) or not isinstance(settings.get("_target_"), str):
         word = f"{key}._target_" if isinstance(settings, Mapping) else f"{key}={shown(settings)}"
-        yield f"{word}: must name a class; try {group}={EXAMPLES[key]}"
+        yield f"{word}: must name a class; try {EXAMPLES[key]}"
         return
     target = f"{key}._target_={settings['_target_']}"
     if wrong := [*name_faults(target, settings["_target_"], BASES[key])]:
@@ -85,7 +85,7 @@ def _argument_faults(key: str, named: Any, given: Mapping[str, Any]) -> Iterator
 @functools.cache  # a sweep asks for every cell
 def _arguments(key: str, config: Any) -> type[BaseModel]:
     """Return a schema of the fields of a class's Config."""
-    hints = typing.get_type_hints(config)
+    hints = typing.get_type_hints(config, include_extras=True)
     expected = {field.name: hints[field.name] for field in fields(config)}
     arguments: dict[str, Any] = {name: (_bounded(annotation), ...) for name, annotation in expected.items()}
     if key == "model":
@@ -100,6 +100,8 @@ def _bounded(annotation: Any) -> Any:
         return Annotated[annotation, number(annotation, 1 if annotation is int else 0, exact=True)]
     if annotation is bool:
         return Annotated[bool, Strict()]
+    if origin is Annotated:  # a whole number, and the least one that is allowed
+        return Annotated[int, number(int, arguments[1], exact=True)]
     if origin is Literal:
         return Annotated[str, choice(*arguments)]
     if origin in (tuple, list, Sequence) and arguments[0] is int:

@@ -125,6 +125,8 @@ def check(cfg: DictConfig) -> None:
     if "model" in values:
         depth = values["recipe"].get("gradient_depth") if isinstance(values.get("recipe"), Mapping) else None
         faults = [*class_faults("model", values["model"], depth if isinstance(depth, int) else None)]
+    if isinstance(data := values.get("data"), Mapping) and data.get("task") is not None:
+        faults += class_faults("data.task", data["task"])
     try:
         converted = typed(values)
     except UsageError as error:
@@ -148,6 +150,7 @@ def _replace(cfg: DictConfig, values: Mapping[str, Any], converted: Mapping[str,
 def _cross_faults(values: Mapping[str, Any]) -> Iterator[str]:
     """Yield faults between values of different keys that are each allowed."""
     yield from _data_faults(values["data"])
+    yield from _task_faults(values)
     known = {"model", "memory", *(key for key, _ in _flat(values))}
     for key, value in values["experiment"]["baseline"].items():
         if key not in known:
@@ -198,6 +201,35 @@ def _data_faults(data: Mapping[str, Any]) -> Iterator[str]:
     limit = data["vocabulary_limit"]
     if limit is not None and data["vocabulary"] != "characters":
         yield f"data.vocabulary_limit={limit}: limits data.vocabulary=characters only; add that, or leave it out"
+
+
+def _task_faults(values: Mapping[str, Any]) -> Iterator[str]:
+    """Yield faults of a task, whose samples decide what a text's settings decide elsewhere."""
+    data, recipe, memory = values["data"], values["recipe"], values["memory"]
+    if (data["task"] is None) != (data["source"] != "task"):
+        yield f"data.source={data['source']}: a task needs data.source=task and data.task; choose one with data=recall"
+    if data["task"] is None or data["source"] != "task":
+        return
+    from hrm_bench.data.corpora import task_of  # imports PyTorch, which takes seconds
+
+    task = task_of(data)
+    yield from task.faults()
+    fixed = {
+        "windows_per_sample": (task.num_windows, "the samples of the task have that many windows"),
+        "order": ("shuffled", "the samples of a task do not follow each other"),
+        "vocabulary": ("characters", "a task has a vocabulary of its own"),
+        "validation_start": (0, "validation_samples decides"),
+        **{f"{split}_chars": (None, f"data.task.{split}_samples decides") for split in ("train", "validation", "test")},
+    }
+    for key, (value, reason) in fixed.items():
+        if data[key] != value:
+            yield f"data.{key}={shown(data[key])}: {reason}; try data.{key}={shown(value)}"
+    if recipe["distillation"]:
+        yield f"recipe.distillation={recipe['distillation']}: no task is distilled; try recipe.distillation=0"
+    if recipe["offsets"] != "fixed":
+        yield f"recipe.offsets={recipe['offsets']}: a task's samples have no offset; try recipe.offsets=fixed"
+    if memory["mode"] == "carry":
+        yield "memory.mode=carry: a task's samples have nothing to do with each other; try memory=reset"
 
 
 def _memory_faults(memory: Mapping[str, Any], num_windows: int, objective: type) -> Iterator[str]:
@@ -284,6 +316,13 @@ def _tuned_values() -> dict[str, dict[str, dict[str, Any]]]:
     return typing.cast(dict[str, Any], yaml.load((conf_folder() / "tuned_values.yaml").read_text("utf-8"), loader))
 
 
+def next_number(value: Any) -> Any:
+    """Return a whole number plus 1; anything else, which the schema refuses, as it is."""
+    return value + 1 if type(value) is int else value
+
+
+# conf/data/ has ${next:KEY} where a number of windows follows from a key of a task.
+OmegaConf.register_new_resolver("next", next_number, replace=True)
 # conf/recipe/ reads the table as ${tuned_value:RECIPE,MODEL,KEY,DEFAULT}. Each config has its own cache.
 OmegaConf.register_new_resolver("tuned_value", tuned_value, replace=True, use_cache=True)
 

@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from hrm_bench.errors import UsageError, allowed, no_such_key
 
-SOURCES = ("wikitext2", "wikitext103", "sample", "text_file", "hub", "enwik8", "text8")
+SOURCES = ("wikitext2", "wikitext103", "sample", "text_file", "hub", "enwik8", "text8", "task")
 VOCABULARIES = ("ascii97", "bytes", "characters")
 RENAMED = {"printable_ascii": "ascii97"}  # vocabularies in older configs
 
@@ -169,6 +169,7 @@ class Data(Group):
     window: Count
     order: Annotated[str, choice("shuffled", "contiguous")]
     windows_per_sample: Count
+    task: dict[str, Any] | None = None  # of data.source=task; the fingerprint of its samples is in the identity
     most_unknown: Fraction = 0.01  # of a split's characters that the vocabulary may lack; no part of the identity
 
 

@@ -2,16 +2,17 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from hrm_bench.data import sources
 from hrm_bench.data.sources import SPLITS, Dataset, Splits
+from hrm_bench.data.task import Task
 from hrm_bench.data.text import PRINTABLE_ASCII, VOCABULARIES, Text, Vocabulary, encoded
 from hrm_bench.errors import UsageError
 
@@ -27,6 +28,7 @@ class Corpus:
     validation: Text
     test: Text
     vocabulary: Vocabulary = PRINTABLE_ASCII
+    task: Task | None = None  # that has generated the three, if one has
 
     @property
     def splits(self) -> dict[str, Text]:
@@ -96,9 +98,9 @@ class Library:
 
     def load(self, data: DictConfig) -> Corpus:
         """Return the corpus that a data config describes. Raises UsageError if it cannot be read."""
-        request = Request.of(data)
+        request: Hashable = Request.of(data) if data.task is None else repr((data.task, data.window))
         if request not in self._corpora:
-            self._corpora[request] = _read(request)
+            self._corpora[request] = load(data)
         return self._corpora[request]
 
     def derive(self, corpus: Corpus, name: Hashable, compute: Callable[[], Derived]) -> Derived:
@@ -112,7 +114,28 @@ class Library:
 
 def load(data: DictConfig) -> Corpus:
     """Read the corpus that a data config describes. Raises UsageError if it cannot be read."""
-    return _read(Request.of(data))
+    return _read(Request.of(data)) if data.task is None else _generated(task_of(data))
+
+
+def task_of(data: Mapping[str, Any]) -> Task:
+    """Return the task that a data config names. Raises ConfigFault if its ``Config`` refuses a value."""
+    given = data["task"]
+    values = cast(dict[str, Any], OmegaConf.to_container(given) if isinstance(given, DictConfig) else dict(given))
+    named: Any = resolve_name(values.pop("_target_"))
+    task: Task = named(named.Config(**values), data["window"])
+    return task
+
+
+def _generated(task: Task) -> Corpus:
+    """Return the corpus of a task's samples. The fingerprint is also of what is asked, and of the fresh samples."""
+    texts = task.texts()
+    digest = hashlib.sha256(f"{task.config}".encode())
+    for text in texts.values():
+        assert text.targets is not None
+        assert text.labels is not None
+        for values in (text.indices, text.targets, text.labels):
+            digest.update(values.numpy().tobytes())
+    return Corpus(digest.hexdigest(), **texts, vocabulary=task.vocabulary, task=task)
 
 
 def vocabulary_of(data: DictConfig) -> Vocabulary:

@@ -39,6 +39,13 @@ class Counts:
             if self.raw[length].add(ngram):
                 self.continuation[length - 1].add(ngram[1:])  # (4): one more character precedes it
 
+    def discard(self, text: Packed, position: int) -> None:
+        """Forget the n-grams that ``add`` has counted last; everything is as it was before."""
+        for length in reversed(ORDERS[:position]):
+            ngram = text[position + 1 - length : position + 1]
+            if self.raw[length].discard(ngram):
+                self.continuation[length - 1].discard(ngram[1:])
+
     def probabilities(self, text: Packed, position: int) -> list[float]:
         """Return the probability of the character at ``position`` (at least 1) under each order whose context fits."""
         by_order = []
@@ -73,6 +80,24 @@ class Level:
         if count <= 5:
             self.num_with_count[count] += 1
             self.num_with_count[count - 1] -= 1
+            self.discounts = None
+        return count == 1
+
+    def discard(self, ngram: Packed) -> bool:
+        """Count one less; return whether it was the last of its kind."""
+        count, context = self.counts.pop(ngram), self.contexts[ngram[:-1]]
+        if count > 1:
+            self.counts[ngram] = count - 1
+        context[0] -= 1
+        if count <= 3:
+            context[count] -= 1
+        if 2 <= count <= 3:
+            context[count - 1] += 1
+        if not context[0]:
+            del self.contexts[ngram[:-1]]
+        if count <= 5:
+            self.num_with_count[count] -= 1
+            self.num_with_count[count - 1] += 1
             self.discounts = None
         return count == 1
 

@@ -137,6 +137,8 @@ class Text:
     blanks: Tensor  # (T,) bool; an unknown character is read as the first symbol but need not separate words
     unknown: Counter[str]  # how often it has each character that the vocabulary lacks
     vocabulary: Vocabulary = PRINTABLE_ASCII
+    targets: Tensor | None = None  # (T − 1,) what is asked after each character, if this is not the next character
+    labels: Tensor | None = None  # (T − 1,) the slice of each question
 
     @property
     def unknown_characters(self) -> int:

@@ -12,7 +12,7 @@ that many (``skip``). Shapes: B lanes, T characters.
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import lightning
@@ -21,8 +21,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hrm_bench.data.corpora import Corpus
+from hrm_bench.data.task import Task
 from hrm_bench.data.text import ByteVocabulary, Text
 from hrm_bench.errors import UsageError
+from hrm_bench.steps import num_scored
 
 Batch = tuple[Tensor, Tensor]  # (B, T) characters and the characters that follow them
 
@@ -47,11 +49,14 @@ class Samples(Dataset[Batch]):
         self.num_characters = self.num_windows * window  # number predicted; of bytes, if the vocabulary has bytes
         self.num_decoded = text.vocabulary.num_characters(text.indices[1 : self.num_characters + 1])
         self.num_words = text.num_words(1, self.num_characters + 1)
+        self.targets, self.labels = text.targets, text.labels
+        if self.targets is not None:
+            self.num_decoded, self.num_words = int(num_scored(self.targets[None, : self.num_characters])), 0
 
     @property
     def symbols_per_character(self) -> float:
         """The bytes per character of the predicted text, if the vocabulary has bytes; else 1."""
-        return self.num_characters / max(1, self.num_decoded)
+        return self.num_characters / max(1, self.num_decoded) if self.targets is None else 1.0
 
     def __len__(self) -> int:
         return math.ceil(self.num_characters / self.length)
@@ -64,7 +69,8 @@ class Samples(Dataset[Batch]):
         """Read ``length`` characters from each of these positions of the text, and the characters that follow them."""
         starts = torch.tensor(first)
         positions = starts[:, None] + torch.arange(length)
-        return self.indices[positions].long(), self.indices[positions + 1].long()
+        following = self.indices[positions + 1] if self.targets is None else self.targets[positions]
+        return self.indices[positions].long(), following.long()
 
 
 class TrainingBatches(Sampler[list[int]]):
@@ -157,6 +163,8 @@ class Windows(lightning.LightningDataModule):
                 f"data.windows_per_sample={windows_per_sample}: the training text has only "
                 f"{self.train.num_windows} windows; try data.windows_per_sample={self.train.num_windows}"
             )
+        self.fresh = corpus.task if corpus.task is not None and corpus.task.config.fresh else None
+        self.scored = (corpus.validation, corpus.test)
         num_offsets = window if offsets == "random" else 1
         num_samples = (len(corpus.train) - num_offsets) // self.train.length
         if not num_samples:
@@ -180,7 +188,9 @@ class Windows(lightning.LightningDataModule):
         return self.batches.num_samples * self.train.length
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        return TrainingLoader(self.train, self.batches)
+        if self.fresh is not None:
+            return TrainingLoader(Fresh(self.fresh, self.scored, self.train, self.batches), self.batches)
+        return TrainingLoader(Shifted(self.train, self.batches), self.batches)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self._evaluation(self.validation)
@@ -212,11 +222,28 @@ class Shifted(Dataset[Batch]):
         return self.samples.read([self.batches.offset + index * length for index in samples], length)
 
 
+class Fresh(Dataset[Batch]):
+    """The training samples of a task that draws others for each epoch: a function of its seed and the epoch alone."""
+
+    def __init__(self, task: Task, scored: Sequence[Text], first: Samples, batches: TrainingBatches) -> None:
+        self.task = task
+        self.excluded = {digest for text in scored for digest in task.digests(text)}
+        self.batches = batches
+        self.epoch, self.samples = 0, first
+
+    def __getitem__(self, samples: list[int]) -> Batch:
+        if self.epoch != self.batches.epoch:
+            self.epoch, window = self.batches.epoch, self.samples.window
+            text = self.task.epoch(self.epoch, self.excluded)
+            self.samples = Samples("train", text, window=window, windows_per_sample=self.samples.length // window)
+        return self.samples[samples]
+
+
 class TrainingLoader(Loader):
     """A loader that continues at the batch where a checkpoint was taken: Lightning calls its last two methods."""
 
-    def __init__(self, samples: Samples, batches: TrainingBatches) -> None:
-        super().__init__(Shifted(samples, batches), batches)
+    def __init__(self, samples: Dataset[Batch], batches: TrainingBatches) -> None:
+        super().__init__(samples, batches)
         self.batches = batches
 
     def state_dict(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from hrm_bench.data.corpora import Corpus
 from hrm_bench.data.kneser_ney import MOST_COUNTED, ORDERS, Counts
 from hrm_bench.data.text import PRINTABLE_ASCII, Packed, packed
 from hrm_bench.data.windows import Samples
+from hrm_bench.evidence import answers
 from hrm_bench.records.schema import Floors
 
 WAYS = {
@@ -29,11 +30,15 @@ def of_corpus(corpus: Corpus, *, window: int) -> dict[str, Floors]:
     Perplexities are per character: those of bytes are raised to the bytes per character.
     """
     ngrams = sum(map(len, corpus.splits.values())) <= MOST_COUNTED
+    if corpus.task is not None:
+        return {name: answers.floors(corpus, name, window=window, ngrams=ngrams) for name in ("validation", "test")}
     return {name: of_split(corpus, name, window=window, ngrams=ngrams) for name in ("validation", "test")}
 
 
 def of_split(corpus: Corpus, name: str, *, window: int, ngrams: bool = True) -> Floors:
     """Compute the baselines of one split, per character."""
+    if corpus.task is not None:
+        return answers.floors(corpus, name, window=window, ngrams=ngrams)
     text, size = corpus.splits[name], len(corpus.vocabulary)
     samples = Samples(name, text, window=window, windows_per_sample=1)
     baselines = floors(corpus.train.indices, text.indices, window=window, ngrams=ngrams, vocabulary_size=size)

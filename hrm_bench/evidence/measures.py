@@ -10,10 +10,10 @@ from typing import Any
 
 from hrm_bench.charlm import CharLM
 from hrm_bench.data.windows import Samples
-from hrm_bench.evidence import causality, probes
+from hrm_bench.evidence import answers, causality, probes
 from hrm_bench.evidence.coverage import gradient_coverage
 from hrm_bench.evidence.probes import Reading
-from hrm_bench.records.schema import Floors, Leak, MemoryUse, Record, Score, score
+from hrm_bench.records.schema import Answers, Floors, Leak, MemoryUse, Record, Score, score
 
 SCORED = ("validation", "test")
 OTHER = {"validation": "test", "test": "validation"}
@@ -66,6 +66,12 @@ def _memory_use(trained: Trained) -> dict[str, MemoryUse]:
     return uses
 
 
+def _answers(trained: Trained) -> dict[str, dict[str, Answers]] | None:
+    if trained.samples["train"].targets is None:
+        return None
+    return {split: answers.by_slice(text, trained.samples[split]) for split, text in trained.readings.items()}
+
+
 MEASURES: dict[str, Callable[[Trained], Any]] = {
     "parameters": lambda trained: sum(parameter.numel() for parameter in trained.model.parameters()),
     "validation": lambda trained: _scores(trained, "validation"),
@@ -73,6 +79,7 @@ MEASURES: dict[str, Callable[[Trained], Any]] = {
     "gradient_coverage": lambda trained: gradient_coverage(trained.model),
     "leak": lambda trained: trained.leak,
     "causal": lambda trained: causality.is_causal(*trained.leak.values()),
+    "answers": _answers,
     "bits_by_position": _bits_by_position,
     "memory_use": _memory_use,
     "state_size": lambda trained: probes.state_size(trained.model) if trained.has_memory else 0,
@@ -88,7 +95,9 @@ def measure(trained: Trained) -> tuple[Record, dict[str, Exception]]:
     measured, failures = dict[str, Any](), dict[str, Exception]()
     for key, function in MEASURES.items():
         try:
-            measured[key] = function(trained)
+            value = function(trained)
+            if value is not None:  # it is a measure of a task, and the cell has none
+                measured[key] = value
         except Exception as error:  # a model's own method, in the first place
             failures[key] = error
     return Record(**measured), failures  # type: ignore[typeddict-item]

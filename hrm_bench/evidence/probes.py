@@ -18,6 +18,7 @@ from hrm_bench.charlm import Batch, CharLM, Scored
 from hrm_bench.layers import carried
 from hrm_bench.layers.carried import Memory
 from hrm_bench.records.schema import MemoryUse
+from hrm_bench.steps import UNSCORED
 
 MAX_LANES = 256  # lanes that are read at once
 
@@ -27,6 +28,7 @@ class Reading(NamedTuple):
 
     tokens: Tensor  # (B, W·window)
     targets: Tensor
+    predicted: Tensor  # (B, W·window): the most probable character, on the CPU
     nats: Tensor  # (B, W·window): minus the log-probability of each target, in double precision on the CPU
     memories: Sequence[Memory]  # W memories of B lanes each
 
@@ -63,26 +65,38 @@ def in_precision(model: CharLM, precision: str) -> torch.autocast:
 
 def _reading(scored: Scored) -> Reading:
     losses = functional.cross_entropy(scored.logits.transpose(1, 2), scored.targets, reduction="none")
-    return Reading(scored.tokens, scored.targets, losses.double().cpu(), scored.memories)
+    predicted = scored.logits.argmax(dim=-1).cpu()
+    return Reading(scored.tokens, scored.targets, predicted, losses.double().cpu(), scored.memories)
 
 
 def _in_turn(parts: Sequence[Reading]) -> Reading:
     """Join parts of one lane that follow each other."""
-    tokens, targets, nats = (torch.cat(tensors, dim=1) for tensors in list(zip(*parts, strict=True))[:3])
-    return Reading(tokens, targets, nats, [memory for part in parts for memory in part.memories])
+    tokens, targets, predicted, nats = (torch.cat(some, dim=1) for some in list(zip(*parts, strict=True))[:4])
+    return Reading(tokens, targets, predicted, nats, [memory for part in parts for memory in part.memories])
 
 
 def _side_by_side(parts: Sequence[Reading]) -> Reading:
     """Join the lanes of parts of equal length."""
-    tokens, targets, nats = (torch.cat(tensors) for tensors in list(zip(*parts, strict=True))[:3])
+    tokens, targets, predicted, nats = (torch.cat(some) for some in list(zip(*parts, strict=True))[:4])
     memories = zip(*(part.memories for part in parts), strict=True)
-    return Reading(tokens, targets, nats, [carried.join(lanes) for lanes in memories])
+    return Reading(tokens, targets, predicted, nats, [carried.join(lanes) for lanes in memories])
 
 
 def bits_by_position(text: Sequence[Reading], window: int) -> list[float]:
-    """Return the bits per character at each position of a window, mean over the windows of the text as scored."""
+    """Return the bits per character at each position of a window, mean over the windows of the text as scored.
+
+    It is NaN at a position that is scored in no window.
+    """
     nats = torch.cat([reading.nats.reshape(-1, window) for reading in text])
+    are_scored = torch.cat([are_asked(reading).reshape(-1, window) for reading in text])
+    if not are_scored.all():
+        return (torch.where(are_scored, nats, 0).sum(dim=0) / are_scored.sum(dim=0) / math.log(2)).tolist()
     return (nats.mean(dim=0) / math.log(2)).tolist()
+
+
+def are_asked(reading: Reading) -> Tensor:
+    """Return which characters of a reading are scored: (B, W·window), on the CPU."""
+    return reading.targets.cpu() != UNSCORED
 
 
 def memory_use(
@@ -114,7 +128,7 @@ def memory_use(
             [_nll(model, reading, memories(reading)) for reading in text] for memories in (empty, of_others)
         )
     return MemoryUse(
-        own=perplexity(reading.nats for reading in text),
+        own=perplexity(reading.nats[are_asked(reading)] for reading in text),
         zeroed=perplexity(zeroed),
         another_lane=perplexity(other),
     )
@@ -136,7 +150,7 @@ def flops_per_character(model: CharLM) -> float:
 
 @torch.no_grad()
 def _nll(model: CharLM, reading: Reading, memories: Sequence[Memory]) -> Tensor:
-    """Return the nats of each character, (W·B, window), in double precision on the CPU.
+    """Return the nats of each scored character, (N,), in double precision on the CPU.
 
     The memory that a window reads is given, so windows need not wait for each other: many are read at once.
     """
@@ -147,7 +161,7 @@ def _nll(model: CharLM, reading: Reading, memories: Sequence[Memory]) -> Tensor:
         lanes = slice(start, start + MAX_LANES)
         logits, _ = model(tokens[lanes], carried.lanes(memory, start, start + MAX_LANES))
         losses.append(functional.cross_entropy(logits.transpose(1, 2), targets[lanes], reduction="none"))
-    return torch.cat(losses).double().cpu()
+    return torch.cat(losses)[targets != UNSCORED].double().cpu()
 
 
 def _resized(memories: Sequence[Memory], num_lanes: int, num_windows: int) -> list[Memory]:

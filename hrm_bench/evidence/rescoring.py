@@ -79,6 +79,8 @@ def check_lengths(variant: str, texts: Mapping[str, Samples]) -> None:
         for split, samples in texts.items()
         if len(samples.indices) > MOST_SCORED + 1
     ]
+    if any(samples.targets is not None for samples in texts.values()):
+        faults = [f"{variant}: the answers of a task are not rescored; give a sweep that was trained on text"]
     if faults:
         raise UsageError(*faults)
 

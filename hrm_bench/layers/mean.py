@@ -21,7 +21,7 @@ class Mean:
         """Forget all batches."""
         self.sums = torch.zeros(2, dtype=self.dtype)  # of the weighted values, and of the weights
 
-    def update(self, values: Tensor, weight: float = 1.0) -> None:
+    def update(self, values: Tensor, weight: float | Tensor = 1.0) -> None:
         """Add values, each of which has this weight."""
         self.sums = self.sums.to(values.device)
         self.sums[0] += (values.detach() * weight).sum()

@@ -65,8 +65,8 @@ def is_on_plateau(record: Record) -> bool:
 
 
 def text_name(data: Mapping[str, Any]) -> str:
-    """Return what a reader calls the text of a data config: the data set's name, if the hub has one, or the source."""
-    return str(data.get("name") if data["source"] == "hub" and data.get("name") else data["source"])
+    """Return what a reader calls the text of a data config: the data set's or the task's name, or the source."""
+    return str(data.get("name") if data["source"] in ("hub", "task") and data.get("name") else data["source"])
 
 
 def vocabulary_of(record: Record) -> str:

@@ -40,6 +40,15 @@ class Score(TypedDict):
     words: int  # runs of non-blank characters among them
 
 
+class Answers(TypedDict):
+    """How well the answers of a task, or of a slice of them, were predicted."""
+
+    nll: float  # mean, nats per answer
+    perplexity: float  # per answer
+    accuracy: float  # fraction whose most probable character was right
+    answers: int  # number of them
+
+
 class Leak(TypedDict):
     """How much any logit depends on later characters, by both audits; a causal model has rounding errors only."""
 
@@ -81,6 +90,7 @@ class Record(TypedDict, total=False):
     gradient_coverage: dict[str, list[str]]  # which losses reach each component
     leak: dict[str, Leak]  # before_training and best: of the best checkpoint
     causal: bool  # whether every leak is rounding only
+    answers: NotRequired[dict[str, dict[str, Answers]]]  # of a task, per scored split: all, then each slice
     bits_by_position: dict[str, list[float]]  # per scored split: bits per character, by position in the window
     memory_use: dict[str, MemoryUse]  # per scored split; empty for a model whose memory is never written
     state_size: int  # numbers that a lane carries from window to window

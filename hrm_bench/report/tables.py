@@ -33,6 +33,7 @@ TEXTS: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("texts.yaml").re
 LENGTH = "data.train_chars"
 UNKNOWN = "not known: these records do not keep the words of their command"
 UNITS = ("bits_per_byte", "bits_per_character")  # that the results of models of bytes show
+NGRAM_WAYS = (("window", "within the window"), ("adaptive", "updated as it reads"))
 FEWEST_LENGTHS = 3  # that tell a curve from a line between two points
 
 
@@ -111,10 +112,12 @@ def baselines(study: Study) -> Table | None:
     rows = []
     for record in sorted(texts.values(), key=lambda record: record["config"]["data"]["train_chars"] or math.inf):
         length, source = record["config"]["data"]["train_chars"], text_name(record["config"]["data"])
-        models: list[Any] = [("unigram", *(unigram(record, split) for split in SPLITS))]
-        for way, meaning in (("window", "within the window"), ("adaptive", "updated as it reads")):
+        exact = {name: ways["exact"] for name, ways in record["floors"]["validation"].items() if "exact" in ways}
+        models: list[Any] = [(name.replace("_", " "), value, value) for name, value in exact.items()]
+        models += [("unigram", *(unigram(record, split) for split in SPLITS))]
+        for way, meaning in (*NGRAM_WAYS, *([("sample", "of the sample alone")] if exact else [])):
             models += [(f"{name}, {meaning}", *values) for name, *values in filter(None, [ngram(record, way)])]
-        if len(models) == 1:
+        if models[-1][0] == "unigram":
             models.append(("not counted here: too long a text; python -m hrm_bench.floors counts", None, None))
         text = f"{source}, {'all' if length is None else f'{length:,}'} characters"
         if (vocabulary := vocabulary_of(record)) != "ascii97":

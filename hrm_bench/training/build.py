@@ -48,6 +48,7 @@ def build(cfg: DictConfig, vocabulary_size: int | None = None) -> CharLM:
         model: CharLM = model_class(model_class.Config(**values), setting)
     objective_class: Any = locate(objective.pop("_target_"))
     model.objective = objective_class(objective_class.Config(**objective), optimizer_settings(cfg))
+    model.objective.is_of_task = cfg.data.task is not None  # type: ignore[attr-defined]
     if rate := cfg.recipe.character_dropout:
         model.transforms.append(CharacterDropout(rate, setting.vocabulary_size))
     for site in model.regularise({site: cfg.recipe[f"{site}_dropout"] for site in get_args(Site)}):
