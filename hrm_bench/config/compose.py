@@ -316,13 +316,8 @@ def _tuned_values() -> dict[str, dict[str, dict[str, Any]]]:
     return typing.cast(dict[str, Any], yaml.load((conf_folder() / "tuned_values.yaml").read_text("utf-8"), loader))
 
 
-def next_number(value: Any) -> Any:
-    """Return a whole number plus 1; anything else, which the schema refuses, as it is."""
-    return value + 1 if type(value) is int else value
-
-
-# conf/data/ has ${next:KEY} where a number of windows follows from a key of a task.
-OmegaConf.register_new_resolver("next", next_number, replace=True)
+# conf/data/ has ${next:KEY} where windows follow from a key of a task; the schema refuses what is no whole number.
+OmegaConf.register_new_resolver("next", lambda value: value + 1 if type(value) is int else value, replace=True)
 # conf/recipe/ reads the table as ${tuned_value:RECIPE,MODEL,KEY,DEFAULT}. Each config has its own cache.
 OmegaConf.register_new_resolver("tuned_value", tuned_value, replace=True, use_cache=True)
 
