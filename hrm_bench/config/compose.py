@@ -210,9 +210,9 @@ def _task_faults(values: Mapping[str, Any]) -> Iterator[str]:
         yield f"data.source={data['source']}: a task needs data.source=task and data.task; choose one with data=recall"
     if data["task"] is None or data["source"] != "task":
         return
-    from hrm_bench.data.corpora import task_of  # imports PyTorch, which takes seconds
-
-    task = task_of(data)
+    named: Any = locate(data["task"]["_target_"])  # imports PyTorch, which takes seconds
+    given = {key: value for key, value in data["task"].items() if key != "_target_"}
+    task = named(named.Config(**given), data["window"])
     yield from task.faults()
     fixed = {
         "windows_per_sample": (task.num_windows, "the samples of the task have that many windows"),
