@@ -15,7 +15,7 @@ provenance.version = lambda _: "2"  # of PyTorch, which other Pythons may not ha
 target, objective = sys.argv[1:]
 model = types.SimpleNamespace(_target_=target, objective=types.SimpleNamespace(_target_=objective))
 nothing = types.SimpleNamespace(get=lambda key, default: default)
-print(provenance.code_version(types.SimpleNamespace(model=model, trainer=nothing, recipe=nothing)))
+print(provenance.code_version(types.SimpleNamespace(model=model, trainer=nothing, recipe=nothing, get=nothing.get)))
 """
 OBJECTIVE = "hrm_bench.objectives.DeepSupervision"
 
