@@ -40,7 +40,7 @@ def of_the_cell(cfg):
 def test_a_record_is_complete_without_its_neighbours(finished):
     cfg, folder, record = finished
     assert store.read(folder) == json.loads(json.dumps(record))
-    assert set(record) == set(Record.__annotations__) - {"reason", "log", "vocabulary"}
+    assert set(record) == set(Record.__annotations__) - {"answers", "reason", "log", "vocabulary"}
     assert (record["status"], record["model"], record["memory"], record["seed"]) == (
         "finished",
         "infini_hrm",
