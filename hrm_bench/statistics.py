@@ -19,7 +19,7 @@ MOST_RUNS = 0.5  # the rate at which runs must leave the plateau, or stay on it,
 
 FEWEST_SEEDS = next(n for n in range(1, MOST_SEEDS) if rate(n, n).low >= MOST_RUNS)  # that can reproduce a claim
 
-Kind = Literal["level", "difference", "share"]
+Kind = Literal["level", "difference", "share", "property"]
 Verdict = Literal["reproduced", "contradicted", "equivalent", "undecided"]
 
 
@@ -37,6 +37,8 @@ def published_range(kind: Kind, figure: float | None, *, direction: bool = False
     A claim of ``direction`` says which side is better, not by how much. Its far bound is open, or -100 %: nothing loses
     more than all of its perplexity.
     """
+    if kind == "property":
+        return Bounds(100.0, 100.0)  # percent of the runs
     if kind == "share" or figure is None:
         return Bounds(AT_LEAST, AT_MOST)
     near = (1 - TOLERANCE, 1 + TOLERANCE) if kind == "level" else (SMALLEST, LARGEST)
@@ -78,6 +80,8 @@ def departure(measured: Quantity, bounds: Bounds) -> str:
     """Say how a quantity whose whole interval lies outside its range departs from it; empty for any other."""
     if measured.low is None or measured.high is None or verdict(measured, bounds) != "contradicted":
         return ""
+    if bounds.low < 0 and (bounds.high is None or bounds.high > 0):
+        return "larger"
     sign = -1 if bounds.low < 0 else 1  # both bounds are on one side of zero
     low, high = sorted((sign * measured.low, sign * measured.high))
     if low > 0:

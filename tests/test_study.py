@@ -76,7 +76,10 @@ FAULTS = {
     "quantity: difference": ("quantity: size", r"claims\.0\.quantity=size: input should be 'level', .*"),
     "figure: -4.0": ("figur: -4.0", r"claims\.0\.figur: no such key; allowed are claim, .*"),
     "figure: -4.0 ": ("figure: much ", r"claims\.0\.figure=much: input should be a valid number.*"),
-    "    figure: -4.0 #": ("    #", r"claims\.0\.figure: missing; quantity: difference needs the published value"),
+    "    figure: -4.0 #": (
+        "    #",
+        r"claims\.0\.figure: missing; quantity: difference needs the published value, or a range",
+    ),
     "{model: delta, memory: carry}, ": ("", r"claims\.0\.cells: has 1; quantity: difference is of 2"),
     "{model: delta, memory: none}": ("{memory: none}", r"claims\.0\.cells\.1: names no model; .*"),
     "experiments: [study]": ("experiments: []", r"claims\.0\.experiments: names none; .*"),

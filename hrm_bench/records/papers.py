@@ -10,10 +10,12 @@ from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
 from hrm_bench import statistics
 from hrm_bench.errors import UsageError, allowed
+from hrm_bench.records import metrics
 from hrm_bench.records.facts import PUBLISHED, has_values, recipe_name
 from hrm_bench.records.schema import Record
 
-NUM_CELLS = {"level": 1, "difference": 2, "share": 4}  # of a claim's quantity
+NUM_CELLS = {"level": 1, "difference": 2, "share": 4, "property": 1}  # of a claim's quantity
+MEMORIES = ("none", "reset", "carry")
 
 
 def _with_commands(experiments: Any) -> Any:
@@ -35,7 +37,10 @@ class Claim:
     experiments: Annotated[dict[str, str], BeforeValidator(_with_commands)]  # name -> command
     report: int | str = ""
     published: str = "no figure"
+    metric: str = metrics.DEFAULT
+    causal: bool | None = None
     figure: float | None = None
+    range: list[float | None] | None = None
     direction: bool = False
     leak: bool = False
     scope: str = ""
@@ -43,8 +48,12 @@ class Claim:
     @property
     def measure(self) -> str:
         """The quantity as a formula of variants."""
-        form = {"level": "{}", "difference": "{} to {}", "share": "({} - {}) / ({} - {})"}[self.quantity]
-        return form.format(*map(cell_label, self.cells))
+        forms = {"level": "{}", "difference": "{} to {}", "share": "({} - {}) / ({} - {})"}
+        text = forms.get(self.quantity, "{} is causal" if self.causal else "{} is not causal").format(
+            *map(cell_label, self.cells)
+        )
+        of_default = self.metric == metrics.DEFAULT
+        return text if of_default else f"{text}, {metrics.metric(self.metric).noun}"
 
 
 @dataclass(frozen=True)
@@ -152,17 +161,55 @@ def _lines(error: ValidationError) -> Iterator[str]:
 
 def _faults(paper: Paper) -> Iterator[str]:
     """Yield what the values of a paper's claims lack together."""
+    texts = [claim.claim for claim in paper.claims]
     for number, claim in enumerate(paper.claims):
         key = f"claims.{number}"
+        if claim.claim in texts[:number]:
+            yield f"{key}.claim: an earlier claim has the same text; say how the two differ"
         if len(claim.cells) != (wanted := NUM_CELLS[claim.quantity]):
             yield f"{key}.cells: has {len(claim.cells)}; quantity: {claim.quantity} is of {wanted}"
-        if claim.figure is None and claim.quantity != "share":
-            yield f"{key}.figure: missing; quantity: {claim.quantity} needs the published value"
         for place, cell in enumerate(claim.cells):
             if not isinstance(cell.get("model"), str):
                 yield f"{key}.cells.{place}: names no model; for example {{model: hrm, memory: carry}}"
+            if cell.get("memory", "none") not in MEMORIES:
+                yield f"{key}.cells.{place}.memory={cell['memory']}: must be one of {allowed(MEMORIES)}"
         if not claim.experiments:
             yield f"{key}.experiments: names none; give the experiment in conf/experiment that has the cells"
+        if not metrics.is_known(claim.metric):
+            yield (
+                f"{key}.metric={claim.metric}: not known; allowed are {allowed(metrics.METRICS)}, or a dotted key of a "
+                f"record, such as memory_use.validation.own"
+            )
+        yield from _range_faults(key, claim)
+
+
+def _range_faults(key: str, claim: Claim) -> Iterator[str]:
+    """Yield what is wrong with the values that give a claim its accepted range."""
+    if claim.quantity == "property":
+        if claim.causal is None:
+            yield f"{key}.causal: missing; quantity: property needs it: true or false"
+        of_figures = {"metric": claim.metric != metrics.DEFAULT, "direction": claim.direction}
+        of_figures |= {"figure": claim.figure is not None, "range": claim.range is not None}
+        yield from (
+            f"{key}.{name}: quantity: property has none; leave it out"
+            for name, is_given in of_figures.items()
+            if is_given
+        )
+        return
+    if claim.causal is not None:
+        yield f"{key}.causal: it is of quantity: property only; leave it out"
+    if claim.direction and (claim.quantity != "difference" or claim.range is not None):
+        why = "range says it" if claim.quantity == "difference" else "it is of quantity: difference only"
+        yield f"{key}.direction: {why}; leave it out"
+    if claim.range is None:
+        if claim.figure is None and claim.quantity != "share":
+            yield f"{key}.figure: missing; quantity: {claim.quantity} needs the published value, or a range"
+        if claim.figure == 0:
+            yield f"{key}.figure=0: no accepted range follows from it; give range: [low, high]"
+    elif len(claim.range) != 2 or claim.range[0] is None:
+        yield f"{key}.range: must be [low, high], or [low, null] without an upper bound"
+    elif claim.range[1] is not None and claim.range[0] >= claim.range[1]:
+        yield f"{key}.range: low must be below high; write [{claim.range[1]:g}, {claim.range[0]:g}]"
 
 
 PAPERS = _load()

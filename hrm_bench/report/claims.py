@@ -1,7 +1,7 @@
 """The verdicts on the claims of papers, from records alone: one finding per claim, recipe and experiment."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas
@@ -9,6 +9,7 @@ import pandas
 from hrm_bench import intervals, statistics
 from hrm_bench.records.facts import PLATEAU, PUBLISHED, is_on_plateau, recipe_name, unigram, value_of
 from hrm_bench.records.grouping import Variant, grouped
+from hrm_bench.records.metrics import metric
 from hrm_bench.records.papers import PAPERS, Claim, Paper, cell_label, settings_of
 from hrm_bench.records.schema import Record
 
@@ -22,6 +23,7 @@ FINDING = (  # columns of verdicts.csv
     *("verdict", "departure", "seeds_needed", "out_of_reach", "on_plateau"),
     "rates",  # of each variant: the runs that ended as the published one did, on the plateau or off it
     "all_estimate",  # over all runs, if some ended in another way
+    "metric",  # what of a record is compared
 )
 Sides = list[dict[int, Record]]  # per variant of a claim: its records by seed
 
@@ -30,7 +32,7 @@ class Outcome(NamedTuple):
     """How the runs of a variant ended, compared with the published one."""
 
     label: str
-    stays: bool  # whether the published run stayed on the plateau
+    stays: bool | None  # whether the published run stayed on the plateau; None if the metric knows no plateau
     rate: intervals.Rate  # of our runs that ended in the same way
 
 
@@ -80,8 +82,21 @@ def _sides(paper: Paper, claim: Claim, variants: Sequence[Variant]) -> Sides | s
         if len(matching) > 1:
             return f"more than one {name}: {'; '.join(variant.settings_text for variant in matching)}"
         sides.append(matching[0].records)
+        if claim.quantity != "property" and (reason := _unmeasured(claim, name, matching[0].records.values())):
+            return reason
     recipe, *others = (paper.shared_recipe(record) for side in sides for record in side.values())
     return sides if all(other == recipe for other in others) else "the cells do not share one recipe"
+
+
+def _unmeasured(claim: Claim, name: str, records: Collection[Record]) -> str:
+    """Say why the metric of a claim cannot be measured on the records of a cell; empty if it can."""
+    wanted = metric(claim.metric)
+    values = [value for record in records if (value := wanted.of(record)) is not None]
+    if len(values) < len(records):
+        return f"cells of {name} have no {wanted.noun}"
+    if claim.quantity == "difference" and sum(values) <= 0:
+        return f"the {wanted.noun} of {name} is not above 0, so that no percentage of it can be taken"
+    return ""
 
 
 def _is(variant: Variant, cell: Mapping[str, Any]) -> bool:
@@ -93,11 +108,20 @@ def _is(variant: Variant, cell: Mapping[str, Any]) -> bool:
 
 def bounds_of(paper: Paper, claim: Claim) -> statistics.Bounds:
     """Return what decides about a claim's quantity."""
+    if claim.range is not None:
+        low, high = claim.range
+        assert low is not None
+        return statistics.Bounds(low, high, paper.margin if claim.quantity == "difference" else None)
     return statistics.published_range(claim.quantity, claim.figure, direction=claim.direction, margin=paper.margin)
 
 
 def out_of_reach(paper: Paper, claim: Claim) -> str:
-    """Say, before any run, if the claim needs too many seeds even if its figure is exactly true; else empty."""
+    """Say, before any run, if the claim needs too many seeds even if its figure is exactly true; else empty.
+
+    A paper's ``spread`` is of perplexities, so that nothing is said about other metrics.
+    """
+    if not metric(claim.metric).is_perplexity:
+        return ""
     needed = statistics.seeds_to_reproduce(claim.quantity, claim.figure, bounds_of(paper, claim), paper.spread)
     if needed is not None and needed <= paper.most_seeds:
         return ""
@@ -107,22 +131,42 @@ def out_of_reach(paper: Paper, claim: Claim) -> str:
 
 def _measured(claim: Claim, sides: Sequence[Sequence[Record]]) -> intervals.Quantity:
     """Measure a claim's quantity on some runs of each variant."""
-    figures = [[record["validation"]["perplexity"] for record in side] for side in sides]
+    if claim.quantity == "property":
+        runs = len(sides[0])
+        rate = 100 * (runs - _exceptions(claim, sides[0])) / runs
+        return intervals.Quantity(runs, rate, None, rate, rate)
+    wanted = metric(claim.metric)
+    figures = [[value for record in side if (value := wanted.of(record)) is not None] for side in sides]
     if claim.quantity == "level":
         return intervals.level(*figures)
     return intervals.share(*figures) if claim.quantity == "share" else intervals.percent_difference(*figures)
+
+
+def _exceptions(claim: Claim, records: Iterable[Record]) -> int:
+    """Return how many runs lack the property of a claim."""
+    return sum(record["causal"] != claim.causal for record in records)
+
+
+def _unit(claim: Claim) -> str:
+    if claim.quantity == "property":
+        return "% of runs"
+    return metric(claim.metric).unit if claim.quantity == "level" else "%"
 
 
 def _finding(paper: Paper, claim: Claim, place: Mapping[str, str], sides: Sides) -> dict[str, Any]:
     outcomes, used = [], []
     for cell, side in zip(claim.cells, sides, strict=True):
         published, records = paper.published_run(claim, cell), [side[seed] for seed in sorted(side)]
+        if claim.quantity == "property" or not metric(claim.metric).is_of_plateau:
+            outcomes.append(Outcome(cell_label(cell), None, intervals.rate(len(records), len(records))))
+            used.append(records)
+            continue
         stays = published is not None and published >= PLATEAU * unigram(records[0])
         alike = [record for record in records if is_on_plateau(record) == stays]
         outcomes.append(Outcome(cell_label(cell), stays, intervals.rate(len(alike), len(records))))
         used.append(alike or records)
     bounds, measured = bounds_of(paper, claim), _measured(claim, used)
-    rates = [outcome.rate for outcome in outcomes if not outcome.stays]  # a claim holds whoever else leaves
+    rates = [outcome.rate for outcome in outcomes if outcome.stays is False]  # a claim holds whoever else leaves
     of_rates = map(statistics.verdict_on_rate, rates)
     mixed = any(len(some) < len(side) for some, side in zip(used, sides, strict=True))
     records = [record for side in sides for record in side.values()]
@@ -135,10 +179,11 @@ def _finding(paper: Paper, claim: Claim, place: Mapping[str, str], sides: Sides)
         **{name: getattr(claim, name) for name in ("claim", "report", "published", "quantity", "measure", "figure")},
         **place,
         **{name: getattr(measured, name) for name in ("estimate", "sd", "low", "high", "single_low", "single_high")},
-        **{"seeds": tuple(sorted(set().union(*sides))), "unit": "" if claim.quantity == "level" else "%"},
-        **{"range_low": bounds.low, "range_high": bounds.high, "causal": causal, "decides": causal or claim.leak},
+        **{"seeds": tuple(sorted(set().union(*sides))), "unit": _unit(claim), "metric": claim.metric},
+        **{"range_low": bounds.low, "range_high": bounds.high, "causal": causal},
+        "decides": causal or claim.leak or claim.quantity == "property",
         "verdict": statistics.combined(statistics.verdict(measured, bounds), of_rates),
-        "departure": statistics.departure(measured, bounds),
+        "departure": _departure(claim, sides, statistics.departure(measured, bounds)),
         "seeds_needed": _seeds_needed(
             measured, bounds, rates, max(len(side) / len(some) for some, side in zip(used, sides, strict=True))
         ),
@@ -147,6 +192,14 @@ def _finding(paper: Paper, claim: Claim, place: Mapping[str, str], sides: Sides)
         "rates": tuple(dict.fromkeys(outcomes)),
         "all_estimate": _measured(claim, [[*side.values()] for side in sides]).estimate if mixed else None,
     }
+
+
+def _departure(claim: Claim, sides: Sides, departure: str) -> str:
+    """Return how a contradicted claim departs; of a property, how many runs lack it."""
+    if claim.quantity != "property" or not departure:
+        return departure
+    found = "not causal" if claim.causal else "causal"
+    return f"{_exceptions(claim, sides[0].values())} of {len(sides[0])} runs are {found}"
 
 
 def _seeds_needed(
@@ -179,7 +232,11 @@ def csv_frame(judged: Judged) -> pandas.DataFrame:
         "; ".join(f"{name}: {' '.join(map(str, on))}" for name, on in pairs) for pairs in judged.findings.on_plateau
     ]
     rates = [
-        "; ".join(f"{o.label}: {o.rate.number} of {o.rate.runs} {'stayed' if o.stays else 'left'}" for o in outcomes)
+        "; ".join(
+            f"{o.label}: {o.rate.number} of {o.rate.runs} {'stayed' if o.stays else 'left'}"
+            for o in outcomes
+            if o.stays is not None
+        )
         for outcomes in judged.findings.rates
     ]
     return judged.findings.assign(seeds=seeds, on_plateau=stuck, rates=rates)

@@ -12,6 +12,7 @@ from hrm_bench.records import store
 from hrm_bench.records.extras import chosen_on, perplexity_of
 from hrm_bench.records.facts import PUBLISHED, is_on_plateau
 from hrm_bench.records.grouping import differing, matched
+from hrm_bench.records.metrics import metric
 from hrm_bench.records.papers import PAPERS
 from hrm_bench.records.schema import Record
 from hrm_bench.report.claims import Judged
@@ -28,11 +29,12 @@ def verdicts(judged: Judged) -> Table | None:
     findings, rows = judged.findings, []
     for (claim, experiment), group in findings.groupby(["claim", "experiment"], sort=False):
         some = next(group.itertuples())
-        form = "{:+.2f}" if some.quantity == "difference" else "{:.2f}"
-        bounds = [form.format(bound) for bound in (some.range_low, some.range_high) if bound is not None]
+        bounds = [_bound(some, bound) for bound in (some.range_low, some.range_high) if bound is not None]
         row = {"claim": claim, "published": some.published, "experiment": experiment, "measured": some.measure}
         row["accepted range"] = f"{' to '.join(bounds)} {some.unit}".rstrip()
-        if some.range_high is None:
+        if some.quantity == "property":
+            row["accepted range"] = "every run"
+        elif some.range_high is None:
             row["accepted range"] = f"at least {row['accepted range']}"
         row["accepted range"] += f"\n{some.out_of_reach}" if some.out_of_reach else ""
         for finding in group.itertuples():
@@ -54,22 +56,32 @@ def verdict_text(finding: Any) -> str:
     elif finding.verdict == "undecided" and finding.sd is None and runs >= MIN_SEEDS:
         more = "there may be no gap" if finding.quantity == "share" else "too few runs ended as the published one did"
     elif finding.verdict == "undecided" and finding.sd is None:
-        more = f"needs at least {FEWEST_SEEDS} seeds"
+        of_plateau = any(outcome.stays is not None for outcome in finding.rates)
+        more = f"needs at least {FEWEST_SEEDS if of_plateau else MIN_SEEDS} seeds"
     elif finding.verdict == "undecided":
         needed = f"more than {MOST_SEEDS:,}" if finding.seeds_needed is None else f"about {finding.seeds_needed:,}"
         more = f"needs {needed} seeds"
-    causal = "" if finding.causal else "not causal, as claimed" if finding.decides else "as run, not causal"
+    causal = ""
+    if not finding.causal and finding.quantity != "property":
+        causal = "not causal, as claimed" if finding.decides else "as run, not causal"
     return "; ".join(filter(None, (finding.verdict + (more and f": {more}"), causal)))
 
 
 def _form(finding: Any) -> str:
-    return {"level": ".2f", "difference": "+z.1f", "share": "z.1f"}[finding.quantity]
+    forms = {"difference": "+z.1f", "share": "z.1f", "property": ".0f"}
+    return forms.get(finding.quantity) or metric(finding.metric).form
+
+
+def _bound(finding: Any, bound: float) -> str:
+    forms = {"difference": "+.2f", "share": ".2f"}
+    return f"{bound:{forms.get(finding.quantity) or metric(finding.metric).form}}"
 
 
 def _estimate(finding: Any) -> str:
     """Return the estimate, its interval, and how many runs of each variant it is of."""
     form, (low, high) = _form(finding), (finding.low, finding.high)
-    interval = "" if low is None or high is None else f" [{low:{form}}, {high:{form}}]"
+    has_interval = low is not None and high is not None and finding.quantity != "property"
+    interval = f" [{low:{form}}, {high:{form}}]" if has_interval else ""
     runs = [outcome.rate.number or outcome.rate.runs for outcome in finding.rates]
     number = count(runs[0], "seed") if len({*runs}) == 1 else f"{' and '.join(map(str, runs))} runs"
     return f"{finding.estimate:{form}}{interval} {finding.unit}".rstrip() + f" ({number})"
