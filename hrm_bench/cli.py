@@ -35,6 +35,8 @@ COMMANDS = {  # every command besides training, with what it does
 }
 KINDS: dict[type, str] = {int: "a whole number", float: "a number"}
 UNLIMITED = 10_000  # characters of a line that no terminal breaks
+LINES = 2  # of a cell, where not all of a table fits the terminal
+WORDS = 20  # characters that a column of words has, if it needs them
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,38 @@ def stop(error: UsageError) -> NoReturn:
     sys.exit(2)
 
 
+def fitted(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    text_columns: Container[str],
+    width: int,
+    least: Sequence[str],
+) -> dict[int, int | None]:
+    """Return the columns of a table that fit a terminal of ``width`` characters, by number, with their widths.
+
+    A figure is never broken, and text only between words. Columns are left out in the order ``least``, then from the
+    right. Two columns stay: without a width, if they do not fit.
+    """
+    natural, needed = [], []
+    for column, heading in enumerate(headings):
+        cells = [line for row in rows for line in row[column].split("\n")]
+        longest, word = (max(map(len, some), default=0) for some in (cells, " ".join(cells).split()))
+        title = max(map(len, heading.split()), default=0)
+        natural.append(max(longest, len(heading)))
+        needed.append(max(title, word, min(longest, WORDS)) if heading in text_columns else max(title, longest))
+    kept = [*range(len(headings))]
+    order = [headings.index(name) for name in least if name in headings]
+    order += [column for column in kept[::-1] if column not in order]
+    while (spare := width + 3 - sum(needed[column] + 3 for column in kept)) < 0 and len(kept) > 2:
+        kept.remove(order.pop(0))
+    widths = {column: needed[column] for column in kept}
+    while spare > 0 and (narrow := [column for column in kept if widths[column] < natural[column]]):
+        for column in narrow[:spare]:
+            widths[column] += 1
+        spare -= len(narrow[:spare])
+    return {column: None if spare < 0 else size for column, size in widths.items()}
+
+
 def print_table(
     title: str,
     headings: "Sequence[str] | DataFrame",
@@ -181,10 +215,13 @@ def print_table(
     text_columns: Container[str] = (),
     caption: str = "",
     ruled: bool = False,
+    least: Sequence[str] = (),
 ) -> None:
     """Print a table and its caption; a pandas DataFrame, given as ``headings``, has its own rows.
 
-    ``text_columns`` are aligned to the left, all others to the right. Outside a terminal no line is broken.
+    ``text_columns`` are aligned to the left, all others to the right. Outside a terminal no line is broken. Where a
+    terminal is too narrow, columns are left out, those of ``least`` first, and cells keep their first lines; a line
+    below says so.
     """
     from rich.console import Console
     from rich.table import Table
@@ -193,21 +230,32 @@ def print_table(
     if not isinstance(headings, Sequence):
         rows = headings.itertuples(index=False)
         headings = list(headings.columns)
-    console = Console()
-    if not console.is_terminal:
+    cells = [["" if value is None or value != value else str(value) for value in row] for row in rows]  # NaN != NaN
+    console, widths, cut = Console(), dict.fromkeys(range(len(headings))), ""
+    if console.is_terminal:
+        widths = fitted(headings, cells, text_columns, console.width, least)
+        if len(widths) < len(headings) and any("\n" in cell for row in cells for cell in row):
+            cells = [["\n".join(cell.split("\n")[:LINES]) for cell in row] for row in cells]
+            widths, cut = fitted(headings, cells, text_columns, console.width, least), "long cells are cut"
+    else:
         console.width = UNLIMITED
-    table = Table(title=Text(title), show_lines=ruled)
-    for heading in headings:
-        table.add_column(Text(heading), justify="left" if heading in text_columns else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text("" if value is None or value != value else str(value)) for value in row))  # NaN != NaN
+    edges = sum(size or 0 for size in widths.values()) + 3 * len(widths) < console.width
+    table = Table(title=Text(title), show_lines=ruled, show_edge=edges, pad_edge=edges)
+    for column, width in widths.items():
+        look: Any = {"justify": "left" if headings[column] in text_columns else "right"}
+        table.add_column(Text(headings[column]), overflow="fold", width=width, **look)
+    for row in cells:
+        table.add_row(*(Text(row[column]) for column in widths))
     console.print(table)
-    if caption:
-        console.print(caption, highlight=False, markup=False, soft_wrap=not console.is_terminal)
+    hidden = ", ".join(heading for column, heading in enumerate(headings) if column not in widths)
+    cut = "; ".join(filter(None, (hidden and f"left out: {hidden}", cut)))
+    note = cut and f"For the width of this terminal, {cut}."
+    for line in filter(None, (note, caption)):
+        console.print(line, highlight=False, markup=False, soft_wrap=not console.is_terminal)
 
 
 def show(*tables: "Table | None") -> None:
     """Print tables that a report has made."""
     for table in filter(None, tables):
         look: Any = {"text_columns": table.words, "caption": table.caption, "ruled": table.has_long_cells}
-        print_table(table.title, table.data, **look)
+        print_table(table.title, table.data, **look, least=table.least)

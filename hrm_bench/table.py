@@ -27,6 +27,7 @@ class Table(NamedTuple):
     caption: str
     data: pandas.DataFrame
     faint: list[bool]  # per row: whether it is not causal
+    least: list[str]  # columns that a narrow terminal leaves out first
 
     @property
     def words(self) -> list[str]:
@@ -52,7 +53,7 @@ def make_table(text: Mapping[str, Any], rows: Iterable[Mapping[str, Any]], **val
 
     ``text`` has ``title`` and ``caption``, in which names in braces stand for ``values``. Its ``columns`` may say by
     heading what stands in each column, with names of a row's values in braces. Else a row's keys are the headings;
-    ``causal`` is none of them.
+    ``causal`` is none of them. ``least`` names the columns that a narrow terminal leaves out first.
     """
     rows, blank, columns = list(rows), _Blank(), text.get("columns")
 
@@ -67,7 +68,8 @@ def make_table(text: Mapping[str, Any], rows: Iterable[Mapping[str, Any]], **val
     if data.shape[1] < 2:
         return None
     faint = [not row.get("causal", True) for row in rows]
-    return Table(text["title"].format(**values), text["caption"].format(**values), data, faint)
+    title, caption = (text[name].format(**values) for name in ("title", "caption"))
+    return Table(title, caption, data, faint, text.get("least", []))
 
 
 def count(number: int, noun: str) -> str:

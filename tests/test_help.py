@@ -1,6 +1,7 @@
 """What all commands share: their words, their --help, their exit statuses and their tables."""
 
 import importlib
+import re
 import subprocess
 import sys
 
@@ -118,3 +119,57 @@ def test_a_table_of_pandas_has_its_columns_and_leaves_missing_values_empty(capsy
     *_, first, second, _ = capsys.readouterr().out.splitlines()
     assert [cell.strip() for cell in first.split("│")[1:3]] == ["a", "1.5"]
     assert [cell.strip() for cell in second.split("│")[1:3]] == ["", ""]
+
+
+RUNS = [
+    [str(n), f"model_{n}", f"1{n}.25 ± 0.50", f"some words and {n} more of them, and more", "0.001"] for n in range(3)
+]
+RUN_HEADINGS = ["rank", "model", "validation perplexity", "note", "p"]
+
+
+@pytest.fixture
+def terminal(monkeypatch, capsys):
+    """Print the table of RUNS in a terminal of some width; return its lines."""
+
+    def lines(width, rows=RUNS, **look):
+        for name, value in {"FORCE_COLOR": "1", "COLUMNS": str(width)}.items():
+            monkeypatch.setenv(name, value)
+        cli.print_table("", RUN_HEADINGS, rows, text_columns={"model", "note"}, **look)
+        return re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out).splitlines()
+
+    return lines
+
+
+def test_a_wide_terminal_shows_every_column_on_one_line_per_row(terminal):
+    lines = terminal(120)
+    assert max(map(len, lines)) <= 120
+    assert [row[3] for row in RUNS] == [line.split("│")[4].strip() for line in lines if "± 0.50" in line]
+    assert not any("left out" in line for line in lines)
+
+
+@pytest.mark.parametrize("width", [30, 40, 60, 80])
+def test_no_terminal_breaks_a_figure_or_a_word(terminal, width):
+    lines = terminal(width, least=["p", "rank", "note"])
+    assert max(map(len, lines)) <= width
+    words = " ".join(lines).replace("┃", " ").replace("│", " ").split()
+    for rank, model, perplexity, note, p in RUNS:
+        assert model in words
+        assert any(perplexity in line for line in lines)
+        shown = [rank, p, *note.split()] if width >= 60 else []
+        assert set(shown) <= set(words) or "left out" in " ".join(words)
+
+
+def test_a_narrow_terminal_says_which_columns_it_leaves_out_the_least_first(terminal):
+    assert "For the width of this terminal, left out: p." in " ".join(terminal(58, least=["p", "rank"]))
+    told = " ".join(line.strip() for line in terminal(40, least=["p", "rank", "note"]))
+    assert "left out: rank, note, p." in told
+
+
+def test_where_columns_are_left_out_cells_keep_their_first_two_lines(terminal):
+    rows = [[*RUNS[0][:3], "first line of it\nsecond line of it\nthird", "0.001"]]
+    shown = " ".join(terminal(120, rows))
+    assert "third" in shown
+    shown = " ".join(line.strip() for line in terminal(54, rows, least=["p"]))
+    assert "second" in shown
+    assert "third" not in shown
+    assert "long cells are cut" in shown
