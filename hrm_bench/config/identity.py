@@ -45,7 +45,7 @@ def identity(cfg: DictConfig, fingerprint: str) -> str:
     recipe = {key: value for key, value in _given(values, "recipe").items() if key not in excluded}
     trainer = {key: value for key, value in _given(values, "trainer").items() if key != "snapshot_seconds"}
     described = {
-        "model": {key: value for key, value in values["model"].items() if key != "name"},
+        "model": {key: _number(value) for key, value in values["model"].items() if key != "name"},
         "memory": _memory(cfg, _given(values, "memory")),
         "data": {key: values["data"][key] for key in ("window", "order", "windows_per_sample")},
         "characters": fingerprint,
@@ -61,6 +61,13 @@ def identity(cfg: DictConfig, fingerprint: str) -> str:
     if values["scale"] != 1:
         described["scale"] = values["scale"]
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _number(value: Any) -> Any:
+    """Return 1 for 1.0, also within a group: these values are as they were typed, not as their class converts them."""
+    if isinstance(value, dict):
+        return {key: _number(item) for key, item in value.items()}
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _memory(cfg: DictConfig, given: dict[str, Any]) -> dict[str, Any]:
