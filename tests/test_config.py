@@ -191,11 +191,6 @@ def test_a_whole_number_and_the_same_float_of_a_model_are_one_cell():
     assert named("model=lct_1layer", "model.state_std=1") != named("model=lct_1layer", "model.state_std=2")
 
 
-def test_a_whole_number_and_the_same_float_of_a_model_are_one_cell():
-    assert named("model=lct_1layer", "model.state_std=1") == named("model=lct_1layer", "model.state_std=1.0")
-    assert named("model=lct_1layer", "model.state_std=1") != named("model=lct_1layer", "model.state_std=2")
-
-
 def test_the_identity_covers_what_can_change_a_figure_and_nothing_else():
     usual = named()
     for different in (

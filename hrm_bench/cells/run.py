@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import filelock
+import numpy
 import torch
 from omegaconf import DictConfig, OmegaConf
 
@@ -26,8 +27,8 @@ from hrm_bench.charlm import CharLM
 from hrm_bench.data.corpora import Library
 from hrm_bench.data.text import VOCABULARIES
 from hrm_bench.data.windows import Windows
-from hrm_bench.evidence import floors, probes
-from hrm_bench.evidence.measures import Trained, measure
+from hrm_bench.evidence import articles, floors, probes
+from hrm_bench.evidence.measures import Trained, measure, nats_of_characters
 from hrm_bench.records import check, store
 from hrm_bench.records.schema import SCHEMA_VERSION, Epoch, Record
 from hrm_bench.training import peak_memory, progress, ranks, snapshots
@@ -39,8 +40,9 @@ from hrm_bench.training.stopping import FAIL_FAST, Stopped, StopSignal
 log = logging.getLogger("hrm_bench")
 
 LOG_FILE = "log.txt"
+NATS_FILE = "nats.npz"  # the nats of each scored character
 RESUMED = (snapshots.SNAPSHOT_FILE, snapshots.BEST_FILE, LOG_FILE)  # that a resumed cell keeps
-WRITTEN = (*RESUMED, store.RECORD_FILE, store.CONFIG_FILE, HISTORY_FILE, progress.PROGRESS_FILE)
+WRITTEN = (*RESUMED, store.RECORD_FILE, store.CONFIG_FILE, HISTORY_FILE, NATS_FILE, progress.PROGRESS_FILE)
 PATTERNS = (*WRITTEN, *(f".{name}.[0-9]*" for name in WRITTEN), "log-rank[0-9]*.txt", "wandb")
 
 
@@ -228,19 +230,22 @@ def _measure(cell: Cell, model: CharLM, windows: Windows) -> Record:
     window = cfg.data.window
     baselines = cell.library.derive(corpus, ("floors", window), lambda: floors.of_corpus(corpus, window=window))
     progress.enter(cell.folder, "auditing")
-    record, failures = measure(
-        Trained(
-            model,
-            samples={"train": windows.train, "validation": windows.validation, "test": windows.test},
-            nll=nll,
-            readings=readings,
-            leak_before=preflight.leak_before_training(cell),
-            floors=baselines,
-            has_memory=cell.memory != "none",
-            precision=cfg.trainer.precision,
-        )
+    trained = Trained(
+        model,
+        samples={"train": windows.train, "validation": windows.validation, "test": windows.test},
+        nll=nll,
+        readings=readings,
+        leak_before=preflight.leak_before_training(cell),
+        floors=baselines,
+        has_memory=cell.memory != "none",
+        precision=cfg.trainer.precision,
+        held_out=articles.of_cell(cfg.data, corpus, cell.library),
     )
+    record, failures = measure(trained)
     record["status"] = "failed" if failures else "finished"
+    if not failures:
+        with store.replacing(cell.folder / NATS_FILE) as file:
+            numpy.savez_compressed(file, allow_pickle=False, **nats_of_characters(trained))
     for key, error in failures.items():
         log.error("the measure %s failed", key, exc_info=error)
     if failures:

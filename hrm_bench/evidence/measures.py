@@ -8,14 +8,21 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
 from hrm_bench.charlm import CharLM
 from hrm_bench.data.windows import Samples
-from hrm_bench.evidence import answers, causality, probes
+from hrm_bench.evidence import answers, articles, causality, probes
+from hrm_bench.evidence.articles import Held
 from hrm_bench.evidence.coverage import gradient_coverage
 from hrm_bench.evidence.probes import Reading
-from hrm_bench.records.schema import Answers, Floors, Leak, MemoryUse, Record, Score, score
+from hrm_bench.records.schema import Answers, Article, Floors, Leak, MemoryUse, Record, Score, score
 
 SCORED = ("validation", "test")
+MOST_KEPT = 100_000  # characters of a split whose nats are kept one by one
 OTHER = {"validation": "test", "test": "validation"}
 
 
@@ -31,6 +38,18 @@ class Trained:
     floors: Mapping[str, Floors]  # per scored split: n-gram baselines of the text
     has_memory: bool  # whether it has a memory that is ever written
     precision: str  # in which it was scored
+    held_out: Mapping[str, Sequence[Held]]  # texts besides, by split
+
+    def split_nats(self, split: str) -> Tensor:
+        """Return the nats of each character of a scored split, (T,), in the text's order."""
+        return torch.cat([reading.nats.flatten() for reading in self.readings[split]])
+
+    @cached_property
+    def article_nats(self) -> dict[str, list[Tensor]]:
+        """The nats of each character of the held-out texts, by split."""
+        return {
+            split: articles.read(self.model, some, precision=self.precision) for split, some in self.held_out.items()
+        }
 
     @cached_property
     def leak(self) -> dict[str, Leak]:
@@ -72,6 +91,18 @@ def _answers(trained: Trained) -> dict[str, dict[str, Answers]] | None:
     return {split: answers.by_slice(text, trained.samples[split]) for split, text in trained.readings.items()}
 
 
+def _windows(trained: Trained) -> dict[str, list[float]] | None:
+    if trained.samples["train"].targets is not None:
+        return None
+    return {split: articles.by_window(trained.split_nats(split), trained.model.window) for split in SCORED}
+
+
+def _articles(trained: Trained) -> dict[str, list[Article]] | None:
+    if not any(trained.held_out.values()):
+        return None
+    return {split: articles.scores(some, trained.article_nats[split]) for split, some in trained.held_out.items()}
+
+
 MEASURES: dict[str, Callable[[Trained], Any]] = {
     "parameters": lambda trained: sum(parameter.numel() for parameter in trained.model.parameters()),
     "validation": lambda trained: _scores(trained, "validation"),
@@ -80,6 +111,8 @@ MEASURES: dict[str, Callable[[Trained], Any]] = {
     "leak": lambda trained: trained.leak,
     "causal": lambda trained: causality.is_causal(*trained.leak.values()),
     "answers": _answers,
+    "windows": _windows,
+    "articles": _articles,
     "bits_by_position": _bits_by_position,
     "memory_use": _memory_use,
     "state_size": lambda trained: probes.state_size(trained.model) if trained.has_memory else 0,
@@ -88,6 +121,14 @@ MEASURES: dict[str, Callable[[Trained], Any]] = {
     "unknown_fractions": lambda trained: {name: s.unknown_fraction for name, s in trained.samples.items()},
     "floors": lambda trained: dict(trained.floors),
 }
+
+
+def nats_of_characters(trained: Trained) -> dict[str, NDArray[numpy.float32]]:
+    """Return the nats of each character that was scored, (T,), by split and by number of the held-out text."""
+    nats = {split: trained.split_nats(split)[:MOST_KEPT] for split in SCORED}
+    for split, some in trained.article_nats.items():
+        nats |= {f"{split}_article_{number}": values for number, values in enumerate(some)}
+    return {name: values.numpy().astype(numpy.float32) for name, values in nats.items()}
 
 
 def measure(trained: Trained) -> tuple[Record, dict[str, Exception]]:

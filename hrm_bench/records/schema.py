@@ -49,6 +49,16 @@ class Answers(TypedDict):
     answers: int  # number of them
 
 
+class Article(TypedDict):
+    """How well a held-out text was predicted."""
+
+    title: str
+    nats: float  # of all characters together
+    characters: int  # number predicted; of a model of bytes, the number that its bytes decode to
+    unknown: int  # characters that the vocabulary lacks
+    windows: list[float]  # the nats of each window, rounded to a ten-thousandth
+
+
 class Leak(TypedDict):
     """How much any logit depends on later characters, by both audits; a causal model has rounding errors only."""
 
@@ -91,6 +101,8 @@ class Record(TypedDict, total=False):
     leak: dict[str, Leak]  # before_training and best: of the best checkpoint
     causal: bool  # whether every leak is rounding only
     answers: NotRequired[dict[str, dict[str, Answers]]]  # of a task, per scored split: all, then each slice
+    windows: NotRequired[dict[str, list[float]]]  # per scored split: nats of each window; not in older records
+    articles: NotRequired[dict[str, list[Article]]]  # per split: held-out texts; not in older records, nor of a task
     bits_by_position: dict[str, list[float]]  # per scored split: bits per character, by position in the window
     memory_use: dict[str, MemoryUse]  # per scored split; empty for a model whose memory is never written
     state_size: int  # numbers that a lane carries from window to window
