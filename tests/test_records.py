@@ -124,6 +124,8 @@ def test_a_best_epoch_that_is_not_the_best_of_its_history_is_refused():
     assert "lacks the best epoch" in check.fault(whole | {"best_epoch": 99})
     assert check.fault(whole | {"test": {}}) == "test.nll is missing"
     assert "lacks the unigram model" in check.fault(whole | {"floors": {"validation": {}, "test": {}}})
+    for number in (1e200, -1e308):
+        assert check.fault(whole | {"test": whole["test"] | {"nll": number}}) == "test.nll is larger than any figure"
     assert check.fault(whole | {"config": {}}) == "config.model is missing"
 
 

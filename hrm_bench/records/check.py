@@ -17,6 +17,7 @@ FINISHED = (
     *(*BEGUN, "code", "history", "best_epoch", "validation", "test", "floors", "leak", "causal", "seconds"),
 )  # that no finished record lacks
 OTHER = "of another kind"
+LARGEST = 1e150  # of any figure: the square of one that is larger is no number
 WORDS = ("config", "overrides", "versions", "notes", "gradient_coverage")  # keys without numbers that may be missing
 
 
@@ -84,7 +85,21 @@ def fault(content: Any) -> str | None:
     return next(_faults_of_finished(values), None) if is_finished else None
 
 
+def _large(value: Any, key: str) -> Iterator[str]:
+    """Yield the keys of figures that no run can have."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from _large(item, f"{key}.{name}" if key else name)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _large(item, key)
+    elif isinstance(value, int | float) and LARGEST < abs(value) < math.inf:
+        yield key
+
+
 def _faults_of_finished(record: dict[str, Any]) -> Iterator[str]:
+    for key in _large({key: value for key, value in record.items() if key not in WORDS}, ""):
+        yield f"{key} is larger than any figure"
     validation, test = (record["floors"].get(split, {}) for split in ("validation", "test"))
     for split, baselines in (("validation", validation), ("test", test)):
         if not math.isfinite(baselines.get("unigram", {}).get("full", math.nan)):

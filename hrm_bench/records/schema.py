@@ -125,9 +125,9 @@ def score(nll: float, *, characters: int, words: int, num_bytes: int | None = No
     """
     figures = Score(
         nll=nll,
-        perplexity=_exp(nll),
+        perplexity=exp(nll),
         bits_per_character=nll / math.log(2),
-        word_perplexity=_exp(nll * characters / words) if words else math.nan,
+        word_perplexity=exp(nll * characters / words) if words else math.nan,
         characters=characters,
         words=words,
     )
@@ -136,7 +136,8 @@ def score(nll: float, *, characters: int, words: int, num_bytes: int | None = No
     return figures
 
 
-def _exp(exponent: float) -> float:
+def exp(exponent: float) -> float:
+    """Return the exponential of a number; infinity instead of an overflow."""
     return math.exp(exponent) if exponent < 700 else math.inf
 
 

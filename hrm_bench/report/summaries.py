@@ -14,7 +14,7 @@ from hrm_bench.records.facts import PUBLISHED, is_on_plateau
 from hrm_bench.records.grouping import differing, matched
 from hrm_bench.records.metrics import metric
 from hrm_bench.records.papers import PAPERS
-from hrm_bench.records.schema import Record
+from hrm_bench.records.schema import Record, exp
 from hrm_bench.report.claims import Judged
 from hrm_bench.report.frame import Sweep
 from hrm_bench.report.tables import table
@@ -175,8 +175,8 @@ def words(sweeps: Sequence[Sweep]) -> Table | None:
             best.setdefault(v.model, {"model": v.label, "text": text_name, "nll": nll})
     rows += best.values()
     for row in rows:
-        word = math.exp(row["nll"] * ratio) if row["nll"] * ratio < 700 else math.inf
-        row.update({"word": word, "bits": row["nll"] / math.log(2), "perplexity": math.exp(row["nll"])})
+        row["bits"] = row["nll"] / math.log(2)
+        row |= {name: exp(row["nll"] * power) for name, power in (("word", ratio), ("perplexity", 1.0))}
     return table("words", rows, ratio=ratio, **texts[0])
 
 
