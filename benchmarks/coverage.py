@@ -1,6 +1,6 @@
 """``python -m benchmarks.coverage [draws=N]``: how often intervals hold the truth, and verdicts are wrong.
 
-Runs are drawn from worlds whose truth is known, and given to the functions that the report uses. It takes six minutes
+Runs are drawn from worlds whose truth is known, and given to the functions that the report uses. It takes ten minutes
 on one core.
 """
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy
 from scipy import special
 
-from hrm_bench import cli, statistics
+from hrm_bench import cli, crossed, statistics
 from hrm_bench.intervals import Quantity, level, paired_difference, percent_difference, rate, share
 
 Array = numpy.ndarray
@@ -19,6 +19,7 @@ SPREAD = 0.03  # sd of a run, in units of its mean; in the archived records half
 PLATEAU, STUCK = 23.2, 1 / 8  # perplexity on the plateau, and the probability of ending there
 MEANS = {"hrm": 11.0, "other": 12.0, "lct": 30.0, "task": 20.0}
 RESAMPLES = 1_999
+ARTICLES = 16
 CLAIM, CLOSE = statistics.published_range("difference", -4.7), 0.01  # a claim, and the sd of the runs that judge it
 KEYS = {
     "draws": cli.Key("simulated experiments per figure", int, default=40_000, at_least=100),
@@ -108,6 +109,22 @@ def single_difference_covers(world: World, draw: numpy.random.Generator, seeds: 
     return bool(found.single_low <= 100 * (one / other - 1) <= found.single_high)
 
 
+def crossed_covers(world: World, draw: numpy.random.Generator, seeds: int) -> bool | None:
+    """The difference of two variants in percent, for other seeds on other articles."""
+    texts = 0.1 * world.noise(draw, ARTICLES)  # nats that an article adds for both
+    variants = []
+    for name, spread in (("other", SPREAD), ("hrm", SPREAD / 3)):
+        left = int((draw.random(seeds) >= world.stuck).sum())
+        own, runs, rest = world.noise(draw, ARTICLES), world.noise(draw, left), world.noise(draw, left * ARTICLES)
+        of_run = (spread * runs)[:, None] + 0.005 * rest.reshape(left, ARTICLES)
+        variants.append((numpy.log(MEANS[name]) + texts + 0.02 * own + of_run).tolist())
+    if not all(variants):
+        return None
+    found = crossed.percent_difference(*variants).over_both
+    truth = 100 * (MEANS["other"] / MEANS["hrm"] - 1)
+    return None if found is None else found[0] <= truth <= found[1]
+
+
 def rate_covers(world: World, draw: numpy.random.Generator, seeds: int) -> bool | None:
     """The rate of runs that leave the plateau."""
     left = int(draw.binomial(seeds, 1 - world.stuck))
@@ -123,6 +140,7 @@ INTERVALS = {
     "single run": single_covers,
     "difference of single runs": single_difference_covers,
     "rate of leaving the plateau": rate_covers,
+    "difference, over seeds and 16 articles": crossed_covers,
 }
 
 
@@ -218,7 +236,7 @@ def coverage(draws: int, seed: int) -> Iterator[tuple[str, str, list[float]]]:
             held = ([covers(world, draw, seeds) for _ in range(draws)] for seeds in SEEDS)
             yield name, kind, [100 * float(numpy.mean([h for h in some if h is not None])) for some in held]
     for kind, world in WORLDS.items():
-        draw = numpy.random.default_rng([seed, len(INTERVALS), len(kind)])
+        draw = numpy.random.default_rng([seed, 7, len(kind)])
         some = min(draws, 4_000)
         yield "level, by BCa over all runs", kind, [bca_covers(world, draw, seeds, some) for seeds in SEEDS]
 

@@ -13,7 +13,7 @@ from hrm_bench.drawing import Plot, slug
 from hrm_bench.records import store
 from hrm_bench.records.papers import Paper
 from hrm_bench.records.schema import Record
-from hrm_bench.report import claims, plots, summaries, tables
+from hrm_bench.report import articles, claims, plots, summaries, tables
 from hrm_bench.report.answer import answers
 from hrm_bench.report.frame import RESULTS, Sweep
 from hrm_bench.report.plots import Plots
@@ -27,7 +27,7 @@ Makers = Mapping[str, Sequence[Callable[[Any], Any]]]
 # What the page shows. To add a table or a plot, write a function and enter it here.
 CLAIMS: Makers = {"": [summaries.verdicts, plots.verdicts], "Not measured": [summaries.missing]}
 STUDY: Makers = {
-    "Results": [tables.results, tables.baselines],
+    "Results": [tables.results, articles.articles, tables.baselines],
     "Curves and differences": [plots.learning, plots.differences, plots.position],
     "Scaling": [plots.scaling, tables.scaling],
     "Memory": [plots.gate, plots.norm, tables.against_ngrams, tables.memory_use],
@@ -145,7 +145,8 @@ def write_sweep(report: Report, folder: Path) -> list[Path]:
     whole = report.sweeps[0].whole
     stuck = [" ".join(map(str, seeds)) for seeds in whole.variants.on_plateau]
     figures = whole.variants[[*RESULTS]].assign(on_plateau=stuck)
-    paths = _write("results", [tables.results(whole), tables.baselines(whole)], figures, folder)
+    shown = [tables.results(whole), articles.articles(whole), tables.baselines(whole)]
+    paths = _write("results", shown, figures, folder)
     return [*paths, plots.overview(report.sweeps, folder / "results.svg"), *page(report, folder)]
 
 
