@@ -1,6 +1,7 @@
 """Papers and their claims (``papers/*.yaml``), and whether a record may speak about them; the record alone decides."""
 
-from collections.abc import Iterator, Mapping
+import datetime
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -16,6 +17,7 @@ from hrm_bench.records.schema import Record
 
 NUM_CELLS = {"level": 1, "difference": 2, "share": 4, "property": 1}  # of a claim's quantity
 MEMORIES = ("none", "reset", "carry")
+FIGURE_KEYS, REFERENCE_KEYS = ("model", "memory", "perplexity"), ("model", "perplexity", "text")
 
 
 def _with_commands(experiments: Any) -> Any:
@@ -23,6 +25,31 @@ def _with_commands(experiments: Any) -> Any:
     if isinstance(experiments, list) and all(isinstance(name, str) for name in experiments):
         return {name: f"python -m hrm_bench -m experiment={name}" for name in experiments}
     return experiments
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the claims of a paper were made."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    title: str = ""
+    date: datetime.date | str = ""
+    link: str = ""
+    arxiv: str = ""
+    where: str = ""  # in it, for claims that do not say it themselves
+
+    @property
+    def name(self) -> str:
+        """A short name: the arXiv number, or the title."""
+        return f"arXiv {self.arxiv}" if self.arxiv else self.title
+
+    @property
+    def citation(self) -> str:
+        """Title, date and every number or address by which it is found."""
+        date = f" ({self.date})" if self.date else ""
+        places = [f"arXiv {self.arxiv}" if self.arxiv else "", self.link]
+        return ", ".join(filter(None, [f"{self.title}{date}".strip(), *places]))
 
 
 @dataclass(frozen=True)
@@ -37,6 +64,7 @@ class Claim:
     experiments: Annotated[dict[str, str], BeforeValidator(_with_commands)]  # name -> command
     report: int | str = ""
     published: str = "no figure"
+    where: str = ""
     metric: str = metrics.DEFAULT
     causal: bool | None = None
     figure: float | None = None
@@ -65,7 +93,7 @@ class Paper:
     title: str
     text: dict[str, Any]
     claims: list[Claim]
-    source: dict[str, Any] = field(default_factory=dict)
+    source: Source = field(default_factory=Source)
     protocol: dict[str, Any] = field(default_factory=dict)
     published_recipe: dict[str, Any] = field(default_factory=dict)
     chosen_per_model: list[str] = field(default_factory=list)
@@ -81,6 +109,11 @@ class Paper:
     def experiments(self) -> list[str]:
         """The experiments that have the cells of the claims."""
         return list(dict.fromkeys(name for claim in self.claims for name in claim.experiments))
+
+    def place(self, claim: Claim) -> str:
+        """Return where a claim was made, in short; empty if the file does not say it."""
+        numbered = f"report {claim.report}" if isinstance(claim.report, int) else claim.report
+        return ", ".join(filter(None, [self.source.name, claim.where or self.source.where or numbered]))
 
     def figure(self, record: Record) -> float | None:
         """Return the published perplexity of a record's model and memory, if its experiment repeats the paper's run."""
@@ -152,8 +185,10 @@ def _lines(error: ValidationError) -> Iterator[str]:
         if item["type"] == "missing":
             yield f"{key}: missing; give {key.rpartition('.')[2]}"
         elif item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            group = Claim if item["loc"][0] == "claims" else Paper
+            group = {"claims": Claim, "source": Source}.get(str(item["loc"][0]), Paper)
             yield f"{key}: no such key; allowed are {allowed(field.name for field in fields(group))}"
+        elif item["type"] == "string_type" and isinstance(item["input"], int | float):
+            yield f"{key}={item['input']}: must be text; write it in quotes"
         else:
             message = item["msg"][0].lower() + item["msg"][1:]
             yield f"{key}={item['input']}: {message}"
@@ -181,6 +216,20 @@ def _faults(paper: Paper) -> Iterator[str]:
                 f"record, such as memory_use.validation.own"
             )
         yield from _range_faults(key, claim)
+    for number, table in enumerate(paper.figures):
+        if not (isinstance(table.get("experiments"), list) and isinstance(table.get("figures"), list)):
+            yield f"figures.{number}: must have experiments and figures, each a list"
+            continue
+        yield from _row_faults(f"figures.{number}.figures", table["figures"], FIGURE_KEYS)
+    yield from _row_faults("references", paper.references, REFERENCE_KEYS)
+
+
+def _row_faults(key: str, rows: Sequence[Any], needed: Sequence[str]) -> Iterator[str]:
+    for number, row in enumerate(rows):
+        if not isinstance(row, dict) or not all(name in row for name in needed):
+            yield f"{key}.{number}: must have {allowed(needed)}"
+        elif type(row["perplexity"]) not in (int, float):
+            yield f"{key}.{number}.perplexity={row['perplexity']}: must be a number"
 
 
 def _range_faults(key: str, claim: Claim) -> Iterator[str]:

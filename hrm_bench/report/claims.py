@@ -24,6 +24,7 @@ FINDING = (  # columns of verdicts.csv
     "rates",  # of each variant: the runs that ended as the published one did, on the plateau or off it
     "all_estimate",  # over all runs, if some ended in another way
     "metric",  # what of a record is compared
+    *("paper", "source", "where", "scope"),  # who made the claim, where in it, and what the cells do not show
 )
 Sides = list[dict[int, Record]]  # per variant of a claim: its records by seed
 
@@ -53,7 +54,7 @@ def judge(cells: pandas.DataFrame, papers: Sequence[Paper] | None = None) -> Jud
                 if not isinstance(sides, str):
                     findings.append(_finding(paper, claim, place, sides))
                 elif recipe == PUBLISHED and place["experiment"] not in paper.everywhere:
-                    row = {"claim": claim.claim, **place, "reason": sides}
+                    row = {"claim": claim.claim, "where": paper.place(claim), **place, "reason": sides}
                     missing.append(row | {"out_of_reach": out_of_reach(paper, claim)})
     return Judged(pandas.DataFrame(findings, columns=[*FINDING], dtype=object), missing)
 
@@ -178,6 +179,7 @@ def _finding(paper: Paper, claim: Claim, place: Mapping[str, str], sides: Sides)
     return {
         **{name: getattr(claim, name) for name in ("claim", "report", "published", "quantity", "measure", "figure")},
         **place,
+        **{"paper": paper.title, "source": paper.source.citation, "where": paper.place(claim), "scope": claim.scope},
         **{name: getattr(measured, name) for name in ("estimate", "sd", "low", "high", "single_low", "single_high")},
         **{"seeds": tuple(sorted(set().union(*sides))), "unit": _unit(claim), "metric": claim.metric},
         **{"range_low": bounds.low, "range_high": bounds.high, "causal": causal},

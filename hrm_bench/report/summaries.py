@@ -27,10 +27,12 @@ SIGNS = {"reproduced": "✓", "contradicted": "✗", "equivalent": "=", "undecid
 def verdicts(judged: Judged) -> Table | None:
     """Show one row per claim and experiment, with one column per recipe."""
     findings, rows = judged.findings, []
-    for (claim, experiment), group in findings.groupby(["claim", "experiment"], sort=False):
+    for (_, claim, experiment), group in findings.groupby(["paper", "claim", "experiment"], sort=False):
         some = next(group.itertuples())
         bounds = [_bound(some, bound) for bound in (some.range_low, some.range_high) if bound is not None]
-        row = {"claim": claim, "published": some.published, "experiment": experiment, "measured": some.measure}
+        row = {"claim": f"{claim}\nScope: {some.scope}" if some.scope else claim}
+        row["published"] = "\n".join(filter(None, [some.published, some.where]))
+        row |= {"experiment": experiment, "measured": some.measure}
         row["accepted range"] = f"{' to '.join(bounds)} {some.unit}".rstrip()
         if some.quantity == "property":
             row["accepted range"] = "every run"
@@ -44,7 +46,8 @@ def verdicts(judged: Judged) -> Table | None:
         rows.append(row | {"causal": some.causal})
     if len({row["experiment"] for row in rows}) == 1:
         rows = [{key: value for key, value in row.items() if key != "experiment"} for row in rows]
-    return table("verdicts", rows)
+    sources = "; ".join(filter(None, dict.fromkeys(findings.source)))
+    return table("verdicts", rows, sources=f" Sources: {sources}." if sources else "")
 
 
 def verdict_text(finding: Any) -> str:
