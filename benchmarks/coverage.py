@@ -4,14 +4,16 @@ Runs are drawn from worlds whose truth is known, and given to the functions that
 on one core.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy
 from scipy import special
 
 from hrm_bench import cli, crossed, statistics
-from hrm_bench.intervals import Quantity, level, paired_difference, percent_difference, rate, share
+from hrm_bench.intervals import Quantity, at_confidence, level, paired_difference, percent_difference, rate, share
+from hrm_bench.sweeps import decide
 
 Array = numpy.ndarray
 SEEDS = (4, 5, 8, 12, 24)
@@ -20,6 +22,7 @@ PLATEAU, STUCK = 23.2, 1 / 8  # perplexity on the plateau, and the probability o
 MEANS = {"hrm": 11.0, "other": 12.0, "lct": 30.0, "task": 20.0}
 RESAMPLES = 1_999
 ARTICLES = 16
+MOST = 64  # seeds of a claim that is decided in rounds
 CLAIM, CLOSE = statistics.published_range("difference", -4.7), 0.01  # a claim, and the sd of the runs that judge it
 KEYS = {
     "draws": cli.Key("simulated experiments per figure", int, default=40_000, at_least=100),
@@ -215,6 +218,41 @@ WRONG = {
 }
 
 
+AT_ROUNDS = {  # by the true difference in percent: verdicts that are given, and whether they are wrong
+    "reproduced, at the bound": (CLAIM.high or 0, ("reproduced",)),
+    "contradicted, at the bound": (CLAIM.high or 0, ("contradicted", "equivalent")),
+    "equivalent, at the margin": (statistics.MARGIN, ("equivalent",)),
+    "*right:* reproduced, and exactly true": (-4.7, ("reproduced",)),
+    "*right:* contradicted, or equivalent, and none": (0.0, ("contradicted", "equivalent")),
+}
+
+
+def decided(world: World, draw: numpy.random.Generator, percent: float) -> tuple[statistics.Verdict, int]:
+    """Return the verdict on a claim that is decided in rounds, and the seeds that it took."""
+    means = (MEANS["hrm"] * (1 + percent / 100), MEANS["hrm"])
+    runs = [mean * (1 + CLOSE * world.noise(draw, MOST)) for mean in means]
+    left = [draw.random(MOST) >= world.stuck for _ in runs]
+    for seeds in decide.looks(MOST):
+        some = [values[:seeds][on[:seeds]].tolist() for values, on in zip(runs, left, strict=True)]
+        if all(some):
+            with at_confidence(decide.confidence(MOST)):
+                on_rates = (statistics.verdict_on_rate(rate(len(one), seeds)) for one in some)
+                verdict = statistics.combined(statistics.verdict(percent_difference(*some), CLAIM), on_rates)
+            if verdict != "undecided":
+                break
+    return verdict, seeds
+
+
+def rounds(draws: int, seed: int) -> Iterator[tuple[str, str, list[float]]]:
+    """Yield rule, world, how often the verdict is given at any look, in percent, and the mean number of seeds."""
+    for place, (name, (percent, given)) in enumerate(AT_ROUNDS.items()):
+        for kind, world in WORLDS.items():
+            draw = numpy.random.default_rng([seed, 200 + place, len(kind)])
+            ended = [decided(world, draw, percent) for _ in range(min(draws, 10_000))]
+            often = 100 * float(numpy.mean([verdict in given for verdict, _ in ended]))
+            yield name, kind, [often, float(numpy.mean([seeds for _, seeds in ended]))]
+
+
 def verdicts(draws: int, seed: int) -> Iterator[tuple[str, str, list[float]]]:
     """Yield rule, world and how often the verdict is given for each number of seeds, in percent."""
     for place, (name, is_given) in enumerate(WRONG.items()):
@@ -241,10 +279,10 @@ def coverage(draws: int, seed: int) -> Iterator[tuple[str, str, list[float]]]:
         yield "level, by BCa over all runs", kind, [bca_covers(world, draw, seeds, some) for seeds in SEEDS]
 
 
-def markdown(what: str, rows: Iterable[tuple[str, str, list[float]]]) -> Iterator[str]:
+def markdown(what: str, headings: Sequence[str], rows: Iterable[tuple[str, str, list[float]]]) -> Iterator[str]:
     """Yield the lines of a table."""
-    yield f"| {what} | runs | " + " | ".join(f"{seeds} seeds" for seeds in SEEDS) + " |"
-    yield "| --- | --- |" + " ---: |" * len(SEEDS)
+    yield f"| {what} | runs | " + " | ".join(headings) + " |"
+    yield "| --- | --- |" + " ---: |" * len(headings)
     for name, kind, figures in rows:
         yield f"| {name} | {kind} | " + " | ".join(f"{figure:.1f}" for figure in figures) + " |"
 
@@ -255,8 +293,14 @@ def main(words: list[str]) -> int:
         print("\n".join([f"{__doc__}", *(f"  {word}  {meaning}" for word, meaning in cli.arguments(KEYS).items())]))
         return 0
     values = cli.parse(words, KEYS)
-    for what, simulate in (("interval", coverage), ("verdict", verdicts)):
-        for line in markdown(what, simulate(values["draws"], values["seed"])):
+    by_seeds = [f"{seeds} seeds" for seeds in SEEDS]
+    parts: Sequence[tuple[str, Sequence[str], Any]] = (
+        ("interval", by_seeds, coverage),
+        ("verdict", by_seeds, verdicts),
+        (f"verdict in rounds of up to {MOST} seeds", ("given", "mean seeds"), rounds),
+    )
+    for what, headings, simulate in parts:
+        for line in markdown(what, headings, simulate(values["draws"], values["seed"])):
             print(line, flush=True)
         print()
     return 0

@@ -1,12 +1,18 @@
 """``python -m hrm_bench.claims FILE``: train what the claims of a file need, and give each its verdict."""
 
+import math
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from hrm_bench import cli
-from hrm_bench.errors import UsageError
+from hrm_bench.errors import UsageError, allowed
+
+if TYPE_CHECKING:
+    from hrm_bench.records.papers import Paper
 
 ALL = Path("multirun")
 HELP = cli.Help(
@@ -16,9 +22,18 @@ HELP = cli.Help(
         "FILE": "claims, as docs/claims.md describes; papers/hrm_reports.yaml has those of the two reports",
         "FOLDER": "configs of your own, beside conf/",
         "key=value": "given to every sweep, as in launcher=joblib; plan=true trains nothing and shows what is missing",
+        "decide=true": "seeds come in rounds, and a claim stops when it is decided",
+        "most=64": "seeds of a claim, with decide=true",
+        "minutes=30": "begin nothing that would take longer, with decide=true",
     },
     example="papers/hrm_reports.yaml launcher=joblib",
 )
+ROUNDS = {
+    "decide": cli.Key("", default="false"),
+    "most": cli.Key("", int, 64, at_least=4),
+    "minutes": cli.Key("", float, math.inf, at_least=0),
+}
+CHOSEN = ("seed", "model", "memory")  # by decide=true
 OWN = ("hydra.sweep.dir", "experiment", "experiment.name")  # keys by which a sweep would not be found again
 
 
@@ -31,6 +46,8 @@ def main(words: list[str]) -> int:
     if not files:
         raise HELP.misuse(words)
     file, rest = Path(files[0]), words[1:]
+    of_rounds = cli.parse([word for word in rest if word.partition("=")[0] in ROUNDS], ROUNDS, _faults)
+    rest = [word for word in rest if word.partition("=")[0] not in ROUNDS]
     if fixed := [word for word in rest if word.lstrip("+~").partition("=")[0] in OWN]:
         raise UsageError(f"{fixed[0]}: the claims name the experiments; leave it out")
 
@@ -39,11 +56,11 @@ def main(words: list[str]) -> int:
     from hrm_bench.report.frame import Sweep
 
     paper = papers.read_file(file)
+    if of_rounds["decide"] == "true":
+        return _decide(paper, file, rest, of_rounds["most"], of_rounds["minutes"])
     status, sweeps = 0, []
     for experiment in paper.experiments:
-        command = ["-m", "hrm_bench", "-m", f"experiment={experiment}", *rest]
-        print(f"{experiment}: python {shlex.join(command)}", flush=True)
-        ended = subprocess.run([sys.executable, *command], check=False).returncode
+        ended = _run(experiment, rest)
         if ended not in (0, 1):
             return ended
         status = max(status, ended)
@@ -61,6 +78,60 @@ def main(words: list[str]) -> int:
     folder.mkdir(exist_ok=True)
     for path in write.write_together(report, [], folder):
         print(f"Written: {path}")
+    return status
+
+
+def _faults(values: Mapping[str, Any]) -> Iterator[str]:
+    if values["decide"] not in ("true", "false"):
+        yield f"decide={values['decide']}: must be true or false"
+    elif values["decide"] == "false":
+        yield from (f"{key}: needs decide=true" for key in ("most", "minutes") if values[key] != ROUNDS[key].default)
+
+
+def _run(experiment: str, words: Sequence[str]) -> int:
+    """Run the sweep of an experiment with more words; return its exit status."""
+    command = ["-m", "hrm_bench", "-m", f"experiment={experiment}", *words]
+    print(f"{experiment}: python {shlex.join(command)}", flush=True)
+    return subprocess.run([sys.executable, *command], check=False).returncode
+
+
+def _decide(paper: "Paper", file: Path, rest: Sequence[str], most: int, minutes: float) -> int:
+    """Run seeds in rounds until each claim is decided, then print and write the verdicts."""
+    from hrm_bench.records import store
+    from hrm_bench.records.facts import PUBLISHED
+    from hrm_bench.report import summaries, write
+    from hrm_bench.report.frame import Sweep
+    from hrm_bench.sweeps.decide import Decision
+    from hrm_bench.table import count
+
+    if fixed := [word for word in rest if word.lstrip("+~").partition("=")[0] in CHOSEN]:
+        raise UsageError(f"{fixed[0]}: decide=true chooses it; leave it out")
+    recipes = [word.partition("=")[2] for word in rest if word.startswith("recipe=")]
+    decision = Decision(paper, ALL, recipes[-1] if recipes else PUBLISHED, most=most)
+    if "plan=true" in rest:
+        for experiment, words in decision.commands(range(len(decision.questions)), decision.looks[0]):
+            _run(experiment, [*words, *rest])
+        print(f"Claims are looked at after {allowed(map(str, decision.looks))} seeds; the above is the first round.")
+        return 0
+    status = decision.rounds(
+        lambda experiment, words: _run(experiment, [*words, *rest]),
+        minutes=minutes,
+        report=lambda seeds: cli.show(summaries.rounds(decision.rows(), seeds)),
+    )
+    if status not in (0, 1):
+        return status
+    names = [name for name in paper.experiments if any(map(store.is_finished, store.read_whole(ALL / name)))]
+    if not names:
+        raise UsageError(f"{file}: no cell of its experiments has finished; see above")
+    sweeps = [Sweep.of(store.read_whole(ALL / name), name, ALL / name) for name in names]
+    report = write.Report.of(sweeps, papers=[paper])._replace(judged=decision.judged())
+    cli.show(summaries.verdicts(report.judged))
+    folder = ALL / file.stem
+    folder.mkdir(exist_ok=True)
+    for path in write.write_together(report, [], folder):
+        print(f"Written: {path}")
+    if still := decision.open:
+        print(f"{count(len(still), 'claim')} of {len(decision.questions)} not decided by {most} seeds or in this time.")
     return status
 
 

@@ -7,13 +7,31 @@ correlation of zero. docs/claims.md has that measurement, and benchmarks/coverag
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import NamedTuple
 
 from scipy import special
 
 MIN_SEEDS = 4  # fewer give no interval
 CONFIDENCE = 0.95
+_in_force = ContextVar("confidence", default=CONFIDENCE)
+
+
+def confidence() -> float:
+    """Return the probability with which an interval is to hold the truth: 95 %, or that of ``at_confidence``."""
+    return _in_force.get()
+
+
+@contextmanager
+def at_confidence(value: float) -> Iterator[None]:
+    """Compute intervals, and what follows from them, with this confidence."""
+    token = _in_force.set(value)
+    try:
+        yield
+    finally:
+        _in_force.reset(token)
 
 
 class Quantity(NamedTuple):
@@ -108,15 +126,15 @@ def paired_difference(values: Sequence[float], baseline: Sequence[float]) -> Dif
 
 def rate(number: int, runs: int) -> Rate:
     """Return how many of some runs did a thing, with its exact interval."""
-    tail = (1 - CONFIDENCE) / 2
+    tail = (1 - confidence()) / 2
     low = float(special.betaincinv(number, runs - number + 1, tail)) if number else 0.0
     high = float(special.betaincinv(number + 1, runs - number, 1 - tail)) if number < runs else 1.0
     return Rate(number, runs, low, high)
 
 
 def students_t(degrees: float) -> float:
-    """Return how many standard errors the 95 % interval reaches to either side."""
-    return float(special.stdtrit(degrees, (1 + CONFIDENCE) / 2))
+    """Return how many standard errors the interval, by default of 95 %, reaches to either side."""
+    return float(special.stdtrit(degrees, (1 + confidence()) / 2))
 
 
 def _both(plain: Quantity, percent: Quantity) -> Difference:

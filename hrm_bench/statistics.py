@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import numpy
 from scipy import special, stats
 
-from hrm_bench.intervals import CONFIDENCE, MIN_SEEDS, Quantity, Rate, rate, students_t
+from hrm_bench.intervals import MIN_SEEDS, Quantity, Rate, confidence, rate, students_t
 
 MOST_SEEDS = 10_000  # the largest number of seeds that is ever recommended
 TOLERANCE = 0.05  # of a published level, either way
@@ -106,7 +106,7 @@ def seeds_for_rates(rates: Iterable[Rate]) -> int | None:
     for undecided in (some for some in rates if verdict_on_rate(some) == "undecided"):
         fraction, numbers = undecided.number / undecided.runs, numpy.arange(undecided.runs + 1, MOST_SEEDS + 1)
         hits = numpy.rint(numpy.maximum(fraction, 1 - fraction) * numbers)
-        tail = special.betaincinv(hits, numbers - hits + 1, (1 - CONFIDENCE) / 2)
+        tail = special.betaincinv(hits, numbers - hits + 1, (1 - confidence()) / 2)
         enough = numbers[tail >= MOST_RUNS]
         if not len(enough):
             return None
@@ -135,7 +135,7 @@ def _distance(estimate: float, bounds: Bounds) -> float:
 def _seeds(distance: float, sd: float, degrees: float, fewest: int) -> int | None:
     """Return the smallest number of seeds whose interval reaches no farther; its degrees of freedom are per seed."""
     numbers = numpy.arange(max(MIN_SEEDS, fewest), MOST_SEEDS + 1)
-    reach = special.stdtrit(degrees * (numbers - 1), (1 + CONFIDENCE) / 2) * sd / numpy.sqrt(numbers)
+    reach = special.stdtrit(degrees * (numbers - 1), (1 + confidence()) / 2) * sd / numpy.sqrt(numbers)
     enough = numbers[reach <= distance]
     return int(enough[0]) if len(enough) else None
 

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas
@@ -48,6 +48,25 @@ def verdicts(judged: Judged) -> Table | None:
         rows = [{key: value for key, value in row.items() if key != "experiment"} for row in rows]
     sources = "; ".join(filter(None, dict.fromkeys(findings.source)))
     return table("verdicts", rows, sources=f" Sources: {sources}." if sources else "")
+
+
+def rounds(questions: Sequence[Mapping[str, Any]], seeds: int) -> Table | None:
+    """Show how far each claim is when seeds come in rounds: its interval, its bounds and what its next look takes."""
+    rows = []
+    for question in questions:
+        look, finding = question["look"], getattr(question["look"], "finding", None)
+        row = {"claim": question["claim"], "experiment": question["experiment"]}
+        if finding is not None:
+            after, needed = question.get("next"), finding.seeds_needed
+            bounds = [_bound(finding, bound) for bound in (finding.range_low, finding.range_high) if bound is not None]
+            row |= {"seeds": str(look.seeds), "verdict": f"{SIGNS[finding.verdict]} {finding.verdict}"}
+            row |= {"estimate": _estimate(finding), "accepted range": f"{' to '.join(bounds)} {finding.unit}".rstrip()}
+            row["next look"] = "" if after is None else f"{after} seeds, {question['seconds'] / 60:.0f} min"
+            row["seeds expected"] = "" if needed is None or look.is_decided else f"about {needed:,}"
+        elif look is not None:
+            row |= {"seeds": str(look.seeds), "verdict": look.reason or "not measured"}
+        rows.append(row)
+    return table("rounds", rows, seeds=seeds)
 
 
 def verdict_text(finding: Any) -> str:
