@@ -1,7 +1,7 @@
 """``python -m benchmarks.coverage [draws=N]``: how often intervals hold the truth, and verdicts are wrong.
 
-Runs are drawn from worlds whose truth is known, and given to the functions that the report uses. It takes ten minutes
-on one core.
+Runs are drawn from worlds whose truth is known, and given to the functions that the report uses. It takes a quarter of
+an hour on one core.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
