@@ -85,9 +85,9 @@ def test_counts_that_are_forgotten_leave_no_trace():
             assert one.num_with_count[1:5] == other.num_with_count[1:5]
 
 
-@pytest.mark.parametrize("name", ["recall"])
-def test_no_sample_is_in_two_splits_and_each_epoch_has_its_own(name):
-    cfg = compose(f"data={name}", *FEW)
+@pytest.mark.parametrize("task", ["recall", "text_twice data.task.text=sample", "state_tracking", "pointer_chase"])
+def test_no_sample_is_in_two_splits_and_each_epoch_has_its_own(task):
+    cfg = compose(*f"data={task}".split(), *FEW)
     text = corpora.load(cfg.data)
     windows = load_windows(cfg, text)
     digests = {split: text.task.digests(some) for split, some in text.splits.items()}

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 PACKAGE = "hrm_bench"
 MODELS = f"{PACKAGE}.models"
+TASKS = f"{PACKAGE}.data.tasks"
 # The modules and packages whose code decides the figures of every cell. A model's own module is added to them.
 DECIDING = (
     *("charlm", "objectives", "optimizers", "steps", "layers", "data"),
@@ -24,8 +25,8 @@ def code_version(cfg: "DictConfig") -> str:
     """Return twelve hexadecimal digits that identify the code which decides a config's figures, and PyTorch's version.
 
     The code is that of DECIDING, and of the model, its objective, its optimizer and its callbacks, with what they
-    import of other models or, if they are a user's own, of the user's package. Comments, docstrings, formatting and
-    messages do not count.
+    import of other models and tasks or, if they are a user's own, of the user's package. Comments, docstrings,
+    formatting and messages do not count.
     """
     targets = [str(cfg.model._target_), str(cfg.model.objective._target_)]
     targets += [str(callback["_target_"]) for callback in cfg.trainer.get("callbacks", [])]
@@ -53,7 +54,7 @@ def _deciding() -> Iterator[str]:
 
 
 def _reached(targets: Iterable[str]) -> set[str]:
-    """Return the modules of some classes, with what they import of models and of packages outside of ours."""
+    """Return the modules of some classes, with what they import of models, tasks and packages outside of ours."""
     waiting, reached = list(targets), set[str]()
     while waiting:
         module = waiting.pop()
@@ -66,7 +67,7 @@ def _reached(targets: Iterable[str]) -> set[str]:
         waiting += [
             name
             for name in imported
-            if name.startswith(f"{MODELS}.") or (own != PACKAGE and name.partition(".")[0] == own)
+            if name.startswith((f"{MODELS}.", f"{TASKS}.")) or (own != PACKAGE and name.partition(".")[0] == own)
         ]
     return reached
 

@@ -219,6 +219,7 @@ def _task_faults(values: Mapping[str, Any]) -> Iterator[str]:
         "order": ("shuffled", "the samples of a task do not follow each other"),
         "vocabulary": ("characters", "a task has a vocabulary of its own"),
         "validation_start": (0, "validation_samples decides"),
+        "path": (None, "a task reads no file" if "path" not in given else "data.task.path names the text of this task"),
         **{f"{split}_chars": (None, f"data.task.{split}_samples decides") for split in ("train", "validation", "test")},
     }
     for key, (value, reason) in fixed.items():

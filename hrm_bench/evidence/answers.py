@@ -11,6 +11,8 @@ from torch import Tensor
 
 from hrm_bench.data.corpora import Corpus
 from hrm_bench.data.kneser_ney import ORDERS, Counts
+from hrm_bench.data.task import Task
+from hrm_bench.data.tasks.by_split import BySplit
 from hrm_bench.data.text import Packed, Text, packed
 from hrm_bench.data.windows import Samples
 from hrm_bench.evidence.probes import Reading, are_asked
@@ -53,7 +55,7 @@ def floors(corpus: Corpus, name: str, *, window: int, ngrams: bool = True) -> Fl
     assert corpus.task is not None
     size, length = len(corpus.vocabulary), corpus.task.length
     train, scored = corpus.train, corpus.splits[name]
-    baselines: Floors = {level: {"exact": value} for level, value in corpus.task.levels().items()}
+    baselines: Floors = {level: {"exact": value} for level, value in levels(corpus.task, name).items()}
     baselines["uniform"] = {"full": float(size)}
     assert scored.targets is not None
     counts = torch.bincount(_following(train, length).flatten().clamp(min=0).long(), minlength=size).double() + 1
@@ -63,6 +65,11 @@ def floors(corpus: Corpus, name: str, *, window: int, ngrams: bool = True) -> Fl
         for order, ways in _kneser_ney_nll(train, scored, size, length, window).items():
             baselines[f"kneser_ney_{order}"] = {way: math.exp(nll) for way, nll in ways.items()}
     return baselines
+
+
+def levels(task: Task, split: str) -> dict[str, float]:
+    """Return the exact levels of a task's split: the perplexity per answer, by what a reader knows."""
+    return task.levels_of(split) if isinstance(task, BySplit) else task.levels()
 
 
 def _following(text: Text, length: int) -> Tensor:
