@@ -364,3 +364,15 @@ def test_an_installed_wheel_works_outside_the_checkout(tmp_path):
     assert hrm_bench("mine", module="hrm_bench.new", cwd=tmp_path, PYTHONPATH=str(site)).returncode == 0
     shipped = {path.name: path.read_bytes() for path in (ROOT / "examples" / "study").glob("*.*")}
     assert {path.name: path.read_bytes() for path in (tmp_path / "mine").glob("*.*")} == shipped
+
+
+def test_a_folder_whose_name_hydra_takes_for_a_setting_is_named_before_anything_runs(tmp_path):
+    folder = tmp_path / "a ${x}"
+    folder.mkdir()
+    for words in (QUICK_CELL, ["-m", *QUICK_CELL, "seed=1,2"]):
+        done = hrm_bench(*words, cwd=folder)
+        assert done.returncode == 2
+        assert done.stderr.splitlines() == [
+            f"hrm_bench: {folder}: Hydra takes ${{ in a folder's name for one of its settings; rename the folder"
+        ]
+    assert not list(folder.iterdir())

@@ -65,7 +65,9 @@ def understood(words: Sequence[str]) -> list[str]:
 
 
 def check_command(arguments: Sequence[str]) -> None:
-    """Raise UsageError for overrides of a command line that Hydra would refuse in many lines."""
+    """Raise UsageError for a command line, or a folder to run it in, that Hydra would refuse in many lines."""
+    if "${" in (here := str(Path.cwd())):
+        raise UsageError(f"{here}: Hydra takes ${{ in a folder's name for one of its settings; rename the folder")
     known = get_args_parser().parse_args(list(arguments))
     if known.multirun and (known.cfg or known.info):
         option = "--cfg" if known.cfg else "--info"
