@@ -236,7 +236,8 @@ def test_the_answer_names_the_best_and_tells_no_level_variant_apart(tmp_path):
 def test_a_variant_with_a_seed_on_the_plateau_is_never_the_best(tmp_path):
     records = [record("model=hrm", "data=sample", perplexity=99.0), record("model=lstm", "data=sample")]
     told = visible(page(records, tmp_path))
-    assert "lstm reaches a validation perplexity of 12.00 over 1 seed. Some seed stayed on the plateau: hrm." in told
+    assert "lstm reaches a validation perplexity of 12.00 over 1 seed. Stuck on the plateau" in told
+    assert "near what counting characters gives: hrm (1 of 1 seed)." in told
 
 
 def test_the_verdicts_need_no_colour(written):

@@ -28,7 +28,7 @@ def answers(study: Study) -> list[str]:
 
 def _answer(group: Sequence[Any]) -> str:
     stuck = [v for v in group if v.on_plateau]
-    left = f" Some seed stayed on the plateau: {_names(stuck)}." if stuck else ""
+    left = f" Stuck on the plateau, near what counting characters gives: {_stuck(stuck)}." if stuck else ""
     best, *others = sorted((v for v in group if not v.on_plateau), key=lambda v: v.validation_mean) or [None]
     if best is None:
         return f"No variant left the plateau with every seed.{left}"
@@ -52,6 +52,13 @@ def _answer(group: Sequence[Any]) -> str:
     if few:
         text += f" Too few seeds to decide (fewer than {MIN_SEEDS}): {_names(few)}."
     return text + left
+
+
+def _stuck(variants: Sequence[Any]) -> str:
+    """Return some variants with how many of their seeds stayed on the plateau."""
+    more = len(variants) - MOST_NAMES
+    names = [f"{v.label} ({len(v.on_plateau)} of {count(v.seeds, 'seed')})" for v in variants[:MOST_NAMES]]
+    return ", ".join(names) + (f" and {more} more" if more > 0 else "")
 
 
 def _values(v: Any) -> list[float]:
