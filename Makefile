@@ -50,13 +50,8 @@ check: setup ## What to run before a commit: style, types, imports, spelling, te
 	$(BIN)/codespell
 	$(BIN)/python $(TESTS)
 
-ifeq ($(RECIPE),published)
-reproduce: exp1 exp2 exp2_as_published supervision causal_mask ## Every claim of both reports on WikiText-2, 8 seeds, to its verdict; RECIPE=tuned: by that recipe
-	$(BIN)/python -m hrm_bench.report
-else
-reproduce: setup
-	$(RUN) experiment=recipes recipe=$(RECIPE) $(ARGS)
-endif
+reproduce: setup ## Every claim of both reports on WikiText-2, 8 seeds, to its verdict; RECIPE=tuned: by that recipe
+	$(BIN)/python -m hrm_bench.claims papers/hrm_reports.yaml launcher=joblib recipe=$(RECIPE) $(ARGS)
 
 experiments: hierarchy plateau memory_matrix ## Beyond the reports: hierarchy, plateau, memory_matrix; then the report
 	$(BIN)/python -m hrm_bench.report

@@ -1,9 +1,11 @@
 """``python -m hrm_bench.claims FILE``: train what the claims of a file need, and give each its verdict."""
 
 import math
+import os
 import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,8 @@ HELP = cli.Help(
     arguments={
         "FILE": "claims, as docs/claims.md describes; papers/hrm_reports.yaml has those of the two reports",
         "FOLDER": "configs of your own, beside conf/",
-        "key=value": "given to every sweep, as in launcher=joblib; plan=true trains nothing and shows what is missing",
+        "key=value": "given to every sweep, as in launcher=joblib; plan=true trains nothing and shows what is "
+        "missing, and about how long that takes",
         "decide=true": "seeds come in rounds, and a claim stops when it is decided",
         "most=64": "seeds of a claim, with decide=true",
         "minutes=30": "begin nothing that would take longer, with decide=true",
@@ -38,7 +41,7 @@ OWN = ("hydra.sweep.dir", "experiment", "experiment.name")  # keys by which a sw
 
 
 def main(words: list[str]) -> int:
-    """Run the sweep of each experiment that the claims name, then print and write verdicts.
+    """Run the sweep of each experiment that the claims name, then print and write verdicts; or only plan that.
 
     Returns 1 if a cell failed; the verdicts are those of the others.
     """
@@ -51,23 +54,58 @@ def main(words: list[str]) -> int:
     if fixed := [word for word in rest if word.lstrip("+~").partition("=")[0] in OWN]:
         raise UsageError(f"{fixed[0]}: the claims name the experiments; leave it out")
 
-    from hrm_bench.records import papers, store
-    from hrm_bench.report import summaries, tables, write
-    from hrm_bench.report.frame import Sweep
+    from hrm_bench.records import papers
 
     paper = papers.read_file(file)
     if of_rounds["decide"] == "true":
         return _decide(paper, file, rest, of_rounds["most"], of_rounds["minutes"])
-    status, sweeps = 0, []
-    for experiment in paper.experiments:
+    experiments = _experiments(paper, rest)
+    if "plan=true" in map(str.lower, rest):
+        return _plan(experiments, rest)
+    status = 0
+    for experiment in experiments:
         ended = _run(experiment, rest)
         if ended not in (0, 1):
             return ended
         status = max(status, ended)
-        if any(map(store.is_finished, records := list(store.read_whole(ALL / experiment)))):
+    _conclude(paper, experiments, file)
+    return status
+
+
+def _experiments(paper: "Paper", words: Sequence[str]) -> list[str]:
+    """Return the experiments of the claims; under another recipe, those that have every claim, if there are any."""
+    from hrm_bench.records.facts import PUBLISHED
+
+    recipes = [word.partition("=")[2] for word in words if word.startswith("recipe=")]
+    is_other = any(recipe != PUBLISHED for recipe in recipes)
+    return [*paper.everywhere] if is_other and paper.everywhere else paper.experiments
+
+
+def _plan(experiments: Sequence[str], words: Sequence[str]) -> int:
+    """Show the plan of each experiment, and what all of them take together; return the exit status."""
+    from hrm_bench.sweeps import costs
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "costs.jsonl"
+        file.touch()
+        for experiment in experiments:
+            if ended := _run(experiment, words, {costs.COST_FILE: str(file)}):
+                return ended
+        print(f"{costs.total(file)}.")
+    return 0
+
+
+def _conclude(paper: "Paper", experiments: Sequence[str], file: Path) -> None:
+    """Print results and verdicts of what has finished, and write the page. Raises UsageError if nothing has."""
+    from hrm_bench.records import store
+    from hrm_bench.report import summaries, tables, write
+    from hrm_bench.report.frame import Sweep
+
+    sweeps = []
+    for experiment in experiments:
+        records = list(store.read_whole(ALL / experiment))
+        if any(map(store.is_finished, records)):
             sweeps.append(Sweep.of(records, experiment, ALL / experiment))
-    if "plan=true" in rest:
-        return 0
     if not sweeps:
         raise UsageError(f"{file}: no cell of its experiments has finished; see above")
     report = write.Report.of(sweeps, papers=[paper])
@@ -78,7 +116,6 @@ def main(words: list[str]) -> int:
     folder.mkdir(exist_ok=True)
     for path in write.write_together(report, [], folder):
         print(f"Written: {path}")
-    return status
 
 
 def _faults(values: Mapping[str, Any]) -> Iterator[str]:
@@ -88,11 +125,11 @@ def _faults(values: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"{key}: needs decide=true" for key in ("most", "minutes") if values[key] != ROUNDS[key].default)
 
 
-def _run(experiment: str, words: Sequence[str]) -> int:
-    """Run the sweep of an experiment with more words; return its exit status."""
+def _run(experiment: str, words: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
+    """Run the sweep of an experiment with more words and environment variables; return its exit status."""
     command = ["-m", "hrm_bench", "-m", f"experiment={experiment}", *words]
     print(f"{experiment}: python {shlex.join(command)}", flush=True)
-    return subprocess.run([sys.executable, *command], check=False).returncode
+    return subprocess.run([sys.executable, *command], check=False, env=os.environ | dict(environment or {})).returncode
 
 
 def _decide(paper: "Paper", file: Path, rest: Sequence[str], most: int, minutes: float) -> int:
@@ -108,7 +145,7 @@ def _decide(paper: "Paper", file: Path, rest: Sequence[str], most: int, minutes:
         raise UsageError(f"{fixed[0]}: decide=true chooses it; leave it out")
     recipes = [word.partition("=")[2] for word in rest if word.startswith("recipe=")]
     decision = Decision(paper, ALL, recipes[-1] if recipes else PUBLISHED, most=most)
-    if "plan=true" in rest:
+    if "plan=true" in map(str.lower, rest):
         for experiment, words in decision.commands(range(len(decision.questions)), decision.looks[0]):
             _run(experiment, [*words, *rest])
         print(f"Claims are looked at after {allowed(map(str, decision.looks))} seeds; the above is the first round.")

@@ -20,7 +20,7 @@ from hrm_bench.records.schema import Record
 from hrm_bench.report import tables, write
 from hrm_bench.report.frame import Sweep
 from hrm_bench.report.write import Report
-from hrm_bench.sweeps import display, search, sweep
+from hrm_bench.sweeps import costs, display, search, sweep
 from hrm_bench.sweeps.sweep import Launch, Result, Shared
 from hrm_bench.table import count
 from hrm_bench.training.stopping import StopSignal
@@ -34,6 +34,7 @@ def run_cells(cells: Sequence[Cell], root: Path, launch: Launch) -> int:
     if cells[0].config.plan:
         sweep.check_models(cells, root)
         display.print_plan(cells, root)
+        costs.append(cells, root)
         return 0
     root.mkdir(parents=True, exist_ok=True)
     stop = StopSignal.of_sweep(root)

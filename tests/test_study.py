@@ -1,6 +1,7 @@
 """A study of one's own, in a folder outside the package: written, run, decided and read by what its README says."""
 
 import json
+import re
 import sys
 
 import pytest
@@ -57,6 +58,16 @@ def test_the_same_claims_again_train_nothing_and_a_plan_writes_nothing(study):
     planned = hrm_bench("claim.yaml", *FEW, "plan=true", cwd=folder, module="hrm_bench.claims")
     assert (planned.returncode, page.stat().st_mtime_ns) == (0, before)
     assert "12 cells: 12 finished" in planned.stdout
+    assert planned.stdout.endswith("In all: 12 cells, 0 to run.\n")
+
+
+def test_a_plan_says_how_many_cells_the_claims_need_and_about_how_long_they_take(tmp_path):
+    folder = tmp_path / "own"
+    assert new.main([str(folder)]) == 0
+    planned = hrm_bench("claim.yaml", *FEW, "plan=True", cwd=folder, module="hrm_bench.claims")
+    assert planned.returncode == 0, planned.stderr
+    assert re.search(r"\nIn all: 12 cells, 12 to run, in about \d+ min one after another\.\n$", planned.stdout)
+    assert not (folder / "multirun").exists()
 
 
 @pytest.mark.parametrize(
