@@ -38,6 +38,7 @@ MODELS = (
     "lstm",
     "transformer",
     "trm",
+    "ut",
 )  # one per class
 KEYS = {
     "parts": cli.Key("what to measure, as in parts=steps,peers", default="all"),

@@ -15,6 +15,7 @@ PARAMETERS = {
     "model=lstm": 152_460,
     "model=gated_delta_net": 151_920,
     "model=trm": 151_936,
+    "model=ut": 152_192,
     "model=hrm_last_segment": 152_064,
     "model=hrm model.hidden_width=267 model.num_layers=2 model.periods=[1]": 152_192,
     "model=hrm model.update=simultaneous": 152_064,

@@ -204,6 +204,19 @@ class TRM(Model):
         return self.head(y), (y, z)
 
 
+class UniversalTransformer(Model):
+    """The same blocks in each loop, over the embedding plus their own last output, which is zero at first."""
+
+    def initial_state(self, num_lanes: int, length: int) -> State:
+        return self.zero_state(1, num_lanes, length)
+
+    def segment(self, tokens: Tensor, state: State, memory: Memories, index: int) -> tuple[Tensor, State]:
+        hidden = state[0] + self.embed(tokens)
+        for loop in range(self.config["num_loops"]):
+            hidden = self.stack(hidden + self.parameters[f"loop_signals.{loop}"], "blocks")
+        return self.head(hidden), (hidden,)
+
+
 def total(states: Sequence[Tensor]) -> Tensor:
     """Return the sum of one or more states."""
     return sum(states[1:], start=states[0])
@@ -218,4 +231,5 @@ MODELS: dict[str, type[Model]] = {  # by a config's _target_
     "hrm_bench.models.lstm.LSTM": LSTM,
     "hrm_bench.models.transformer.Transformer": Transformer,
     "hrm_bench.models.trm.TRM": TRM,
+    "hrm_bench.models.ut.UniversalTransformer": UniversalTransformer,
 }
