@@ -168,7 +168,9 @@ def _decide(paper: "Paper", file: Path, rest: Sequence[str], most: int, minutes:
     for path in write.write_together(report, [], folder):
         print(f"Written: {path}")
     if still := decision.open:
-        print(f"{count(len(still), 'claim')} of {len(decision.questions)} not decided by {most} seeds or in this time.")
+        print(
+            f"Not decided by {most} seeds or in this time: {len(still)} of {count(len(decision.questions), 'claim')}."
+        )
     return status
 
 

@@ -42,6 +42,7 @@ class Judged(NamedTuple):
 
     findings: pandas.DataFrame  # one row per finding: the columns of FINDING
     missing: list[dict[str, str]]  # claims that the records do not measure under the paper's recipe, and why
+    note: str = ""  # how these findings came about, if not from all the records
 
 
 def judge(cells: pandas.DataFrame, papers: Sequence[Paper] | None = None) -> Judged:

@@ -47,7 +47,7 @@ def verdicts(judged: Judged) -> Table | None:
     if len({row["experiment"] for row in rows}) == 1:
         rows = [{key: value for key, value in row.items() if key != "experiment"} for row in rows]
     sources = "; ".join(filter(None, dict.fromkeys(findings.source)))
-    return table("verdicts", rows, sources=f" Sources: {sources}." if sources else "")
+    return table("verdicts", rows, sources=f" Sources: {sources}." if sources else "", note=judged.note)
 
 
 def rounds(questions: Sequence[Mapping[str, Any]], seeds: int) -> Table | None:

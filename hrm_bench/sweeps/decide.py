@@ -167,7 +167,12 @@ class Decision:
         rows = [look.finding._asdict() for _, look in sorted(self.last.items()) if look.finding is not None]
         frame = pandas.DataFrame(rows, dtype=object).drop(columns="Index", errors="ignore")
         columns = judge(cells([]), [self.paper]).findings.columns
-        return Judged(frame.reindex(columns=columns), [])
+        looks = ", ".join(map(str, self.looks))
+        note = (
+            f" Seeds came in rounds, and a claim stopped when it was decided. Each look, after {looks} seeds, has "
+            f"intervals of {100 * confidence(self.most):.3g} %."
+        )
+        return Judged(frame.reindex(columns=columns), [], note)
 
     def _needed(self, number: int) -> tuple[float, int]:
         look = self.last.get(number)
