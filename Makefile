@@ -11,7 +11,7 @@ RECIPE ?= published
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test_slow test_lowest check reproduce exp1 exp2 exp2_as_published supervision causal_mask hierarchy plateau \
-	memory_matrix experiments recipes ablation budget tuning memory_chance scaling report dashboard bench hashes clean
+	memory_matrix experiments recipes ablation budget tuning memory_chance scaling report dashboard bench docs hashes clean
 
 help: ## Show this help
 	@grep -hE '^[a-z0-9_]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -108,9 +108,13 @@ bench: setup ## How fast it is, as ratios: against plain code, peers and a bare 
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 -c constraints.txt -e '.[peers]'
 	$(BIN)/python -m benchmarks $(ARGS)
 
+docs: setup ## Build the documentation site into site/; a link that leads nowhere is an error
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 hashes: setup ## What a few cells give here with portable arithmetic, to compare with docs/performance.md (two minutes)
 	$(BIN)/python -m benchmarks.hashes
 
 clean: ## Remove both .venv and caches; multirun/ is kept
-	rm -rf $(VENV) $(LOWEST) *.egg-info .pytest_cache .mypy_cache .ruff_cache dist build
+	rm -rf $(VENV) $(LOWEST) site *.egg-info .pytest_cache .mypy_cache .ruff_cache dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
