@@ -26,7 +26,7 @@ GROUPS = {"model", "objective", "memory", "data", "recipe", "trainer", "logger",
 
 def test_every_group_has_configs_and_conf_stays_small():
     assert {path.parent.name for path in FILES} == GROUPS
-    assert len([path for path in conf_folder().rglob("*") if path.is_file()]) <= 62
+    assert len([path for path in conf_folder().rglob("*") if path.is_file()]) <= 70
 
 
 # Sizes of vocabularies: 26 keys, 26 values and a full stop; two elements; all letters and 9 digits; = and . in both.
@@ -36,7 +36,7 @@ TASKS = {"recall": 53, "text_twice": 97, "state_tracking": 4, "pointer_chase": 6
 @pytest.mark.parametrize("path", FILES, ids=str)
 def test_every_config_file_composes_and_builds(path, tmp_path):
     words = [f"{path.parent}={path.stem}"]
-    if path.parent.name != "data":
+    if path.parent.name != "data" and path.stem not in TASKS:  # an experiment on a task has its name
         words.append("data=sample")
     if path.stem in ("text_file", "enwik8", "text8", "hub"):
         name = "train.txt" if path.stem == "hub" else "mine.txt"
