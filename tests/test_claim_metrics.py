@@ -159,6 +159,13 @@ def test_a_range_replaces_what_follows_from_the_figure():
 
 ONE = "cells: [{model: hrm}]"
 FAULTS = [
+    ("quantity: difference, figure: 5, population: all", TWO, "population=all: input should be 'text' or 'articles'"),
+    ("quantity: property, causal: true, population: articles", ONE, "population=articles: it is of quantity: level.*"),
+    (
+        "quantity: level, figure: 5, metric: train_seconds, population: articles",
+        ONE,
+        "metric: population: articles is about perplexity; leave it out",
+    ),
     ("quantity: difference, metric: perplexity, figure: 5", TWO, "metric=perplexity: not known; allowed are valid.*"),
     ("quantity: difference, metric: colour.validation, figure: 5", TWO, "metric=colour.validation: not known; .*"),
     ("quantity: property", ONE, "causal: missing; quantity: property needs it: true or false"),

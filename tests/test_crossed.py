@@ -8,8 +8,12 @@ import pytest
 from scipy import stats
 
 from hrm_bench import crossed
+from hrm_bench.records import papers
+from hrm_bench.records.tidy import cells
+from hrm_bench.report import claims, summaries
 from hrm_bench.report.articles import articles
 from hrm_bench.report.frame import Sweep
+from hrm_bench.sweeps.decide import Look
 
 
 def matrix(seeds, articles, *, mean=2.0, run=0.0, text=0.0, rest=0.0, seed=0):
@@ -122,3 +126,52 @@ def test_records_without_articles_are_left_out_and_other_articles_are_not_compar
     assert list(shown.data.columns) == ["model", "perplexity"]
     some = [*with_articles("hrm", nats)[:3], plain[3]]
     assert articles(Sweep.of(some).whole) is None
+
+
+HEAD = "{title: A made-up paper, text: {source: sample}, claims: [{claim: One., experiments: [custom], "
+
+
+def judged(rest, records):
+    """The one finding about a claim on articles, or the reason why there is none."""
+    paper = papers.read(f"{HEAD}cells: [{{model: lstm}}, {{model: hrm}}], population: articles, {rest}}}]}}")
+    found = claims.judge(cells(records), [paper])
+    return next(found.findings.itertuples(index=False), None) or found.missing[0]["reason"], found
+
+
+def test_a_claim_about_articles_is_decided_by_the_interval_over_seeds_and_articles():
+    hrm = matrix(8, 16, run=0.01, text=0.1, rest=0.01, seed=1)
+    lstm = hrm + 0.05 + 0.02 * matrix(8, 16, mean=0, rest=1, seed=2)
+    records = [*with_articles("hrm", hrm), *with_articles("lstm", lstm)]
+    finding, found = judged("quantity: difference, figure: 5", records)
+    over_both = crossed.percent_difference(lstm.tolist(), hrm.tolist()).over_both
+    assert (finding.low, finding.high) == pytest.approx(over_both)
+    assert (finding.verdict, finding.articles, finding.population) == ("reproduced", 16, "articles")
+    (row,) = summaries.verdicts(found).data.itertuples(index=False)
+    assert "(8 seeds, 16 articles)" in " ".join(map(str, row))
+    assert "on held-out articles" in row.measured
+
+
+def test_a_claim_that_no_number_of_seeds_decides_says_that_articles_are_short():
+    draw = numpy.random.default_rng(0)
+    hrm = matrix(8, 16, run=0.001, rest=0.001, seed=1)
+    own = 0.2 * draw.normal(size=16)  # what an article is to one model alone
+    records = [*with_articles("hrm", hrm), *with_articles("lstm", hrm + 0.03 + own)]
+    finding, _ = judged("quantity: difference, figure: 5", records)
+    assert (finding.verdict, finding.short) == ("undecided", "articles")
+    assert "needs more articles, whatever the number of seeds" in summaries.verdict_text(finding)
+    assert Look(8, finding).is_decided  # further seeds would change nothing
+    few = matrix(8, 16, run=0.1, rest=0.001, seed=3)
+    finding, _ = judged("quantity: difference, figure: 5", [*with_articles("hrm", hrm), *with_articles("lstm", few)])
+    assert (finding.verdict, finding.short) == ("undecided", "")
+    assert "needs more seeds" in summaries.verdict_text(finding)
+    assert not Look(8, finding).is_decided
+
+
+def test_a_claim_about_articles_needs_records_that_have_the_same():
+    nats = matrix(4, 16)
+    plain = [made_up.record("data=sample", "model=hrm", seed=seed) for seed in range(4)]
+    reason, _ = judged("quantity: difference, figure: 5", [*plain, *with_articles("lstm", nats)])
+    assert reason == "cells of hrm have no held-out articles"
+    others = [*with_articles("hrm", nats), *with_articles("lstm", nats, title="Another")]
+    reason, _ = judged("quantity: difference, figure: 5", others)
+    assert reason == "the cells have read other held-out articles"

@@ -1,7 +1,7 @@
 """Facts of one record: values of its config, its n-gram baselines, and whether its run left the unigram plateau."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from hrm_bench.records.schema import Record
@@ -104,3 +104,17 @@ def same_text(one: Record, other: Record) -> bool:
     if one.get("text") and other.get("text") and one["text"] != other["text"]:
         return False
     return all(math.isclose(unigram(one, split), unigram(other, split), rel_tol=1e-9) for split in SPLITS)
+
+
+def article_nats(records: Iterable[Record]) -> list[list[float]]:
+    """Return the nats per character of each held-out article, one row per record; none if a record has no articles."""
+    records = list(records)
+    if not all(any(record.get("articles", {}).values()) for record in records):
+        return []
+    return [[a["nats"] / a["characters"] for some in record["articles"].values() for a in some] for record in records]
+
+
+def article_titles(record: Record) -> list[tuple[str, str, int]]:
+    """Return what tells the held-out articles of a record apart: split, title and number of characters."""
+    articles = record.get("articles", {})
+    return [(split, a["title"], a["characters"]) for split, texts in articles.items() for a in texts]

@@ -4,7 +4,7 @@ import datetime
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
@@ -66,6 +66,7 @@ class Claim:
     published: str = "no figure"
     where: str = ""
     metric: str = metrics.DEFAULT
+    population: Literal["text", "articles"] = "text"
     causal: bool | None = None
     figure: float | None = None
     range: list[float | None] | None = None
@@ -80,6 +81,8 @@ class Claim:
         text = forms.get(self.quantity, "{} is causal" if self.causal else "{} is not causal").format(
             *map(cell_label, self.cells)
         )
+        if self.population == "articles":
+            return f"{text}, on held-out articles"
         of_default = self.metric == metrics.DEFAULT
         return text if of_default else f"{text}, {metrics.metric(self.metric).noun}"
 
@@ -215,6 +218,10 @@ def _faults(paper: Paper) -> Iterator[str]:
                 f"{key}.metric={claim.metric}: not known; allowed are {allowed(metrics.METRICS)}, or a dotted key of a "
                 f"record, such as memory_use.validation.own"
             )
+        if claim.population == "articles" and claim.quantity not in ("level", "difference"):
+            yield f"{key}.population=articles: it is of quantity: level and difference only; leave it out"
+        elif claim.population == "articles" and claim.metric != metrics.DEFAULT:
+            yield f"{key}.metric: population: articles is about perplexity; leave it out"
         yield from _range_faults(key, claim)
     for number, table in enumerate(paper.figures):
         if not (isinstance(table.get("experiments"), list) and isinstance(table.get("figures"), list)):

@@ -1,11 +1,10 @@
 """The results on held-out articles: each variant, and its difference to the baseline for three populations."""
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hrm_bench import crossed
 from hrm_bench.crossed import Crossed, Interval
-from hrm_bench.records.schema import Record
+from hrm_bench.records.facts import article_nats, article_titles
 from hrm_bench.report.frame import Study, compared_runs
 from hrm_bench.report.tables import table
 from hrm_bench.table import Table
@@ -15,32 +14,22 @@ ROWS = (("over_seeds", "seeds"), ("over_articles", "articles"), ("over_both", "b
 
 def articles(study: Study) -> Table | None:
     """Show every variant whose records have held-out articles, by rank."""
-    rows, number, read = [], 0, {v.Index: nats(v.records) for v in study.variants.itertuples()}
+    rows, number, read = (
+        [],
+        0,
+        {v.Index: article_nats(compared_runs(v.records).values()) for v in study.variants.itertuples()},
+    )
     for v in sorted(study.variants.itertuples(), key=lambda v: v.validation_mean):
         if own := read[v.Index]:
             row: dict[str, Any] = {"label": v.label, "level": _text(crossed.level(own), "{:.2f}", "over_both")}
             number = max(number, len(own[0]))
             baseline = read.get(v.baseline)
-            if baseline and titles(v.records) == titles(study.variants.records[v.baseline]):
+            if baseline and article_titles(v.first) == article_titles(study.variants["first"][v.baseline]):
                 compared = crossed.percent_difference(own, baseline)
                 row["difference"] = f"{compared.estimate:+.1f} %"
                 row |= {name: _interval(getattr(compared, key), "{:+.1f}") for key, name in ROWS}
             rows.append(row)
     return table("articles", rows, number=number)
-
-
-def nats(records: Mapping[int, Record]) -> list[list[float]]:
-    """Return the nats per character of each held-out article, a row per run that counts; none if a record has none."""
-    runs = compared_runs(records).values()
-    if not all(any(record.get("articles", {}).values()) for record in runs):
-        return []
-    return [[a["nats"] / a["characters"] for some in record["articles"].values() for a in some] for record in runs]
-
-
-def titles(records: Mapping[int, Record]) -> Sequence[tuple[str, str, int]]:
-    """Return what tells the articles of a variant's records apart: split, title and number of characters."""
-    some: Any = next(iter(records.values()))
-    return [(split, a["title"], a["characters"]) for split, texts in some["articles"].items() for a in texts]
 
 
 def _text(quantity: Crossed, form: str, key: str) -> str:

@@ -6,8 +6,17 @@ from typing import Any, NamedTuple
 
 import pandas
 
-from hrm_bench import intervals, statistics
-from hrm_bench.records.facts import PLATEAU, PUBLISHED, is_on_plateau, recipe_name, unigram, value_of
+from hrm_bench import crossed, intervals, statistics
+from hrm_bench.records.facts import (
+    PLATEAU,
+    PUBLISHED,
+    article_nats,
+    article_titles,
+    is_on_plateau,
+    recipe_name,
+    unigram,
+    value_of,
+)
 from hrm_bench.records.grouping import Variant, grouped
 from hrm_bench.records.metrics import metric
 from hrm_bench.records.papers import PAPERS, Claim, Paper, cell_label, settings_of
@@ -24,6 +33,8 @@ FINDING = (  # columns of verdicts.csv
     "rates",  # of each variant: the runs that ended as the published one did, on the plateau or off it
     "all_estimate",  # over all runs, if some ended in another way
     "metric",  # what of a record is compared
+    *("population", "articles"),  # whether the verdict is on one text or on articles in general, and their number
+    "short",  # of what there is too little to decide, whatever the number of seeds: articles, or empty
     *("paper", "source", "where", "scope"),  # who made the claim, where in it, and what the cells do not show
 )
 Sides = list[dict[int, Record]]  # per variant of a claim: its records by seed
@@ -86,12 +97,18 @@ def _sides(paper: Paper, claim: Claim, variants: Sequence[Variant]) -> Sides | s
         sides.append(matching[0].records)
         if claim.quantity != "property" and (reason := _unmeasured(claim, name, matching[0].records.values())):
             return reason
+    if claim.population == "articles":
+        titles, *other_titles = (article_titles(record) for side in sides for record in side.values())
+        if any(other != titles for other in other_titles):
+            return "the cells have read other held-out articles"
     recipe, *others = (paper.shared_recipe(record) for side in sides for record in side.values())
     return sides if all(other == recipe for other in others) else "the cells do not share one recipe"
 
 
 def _unmeasured(claim: Claim, name: str, records: Collection[Record]) -> str:
     """Say why the metric of a claim cannot be measured on the records of a cell; empty if it can."""
+    if claim.population == "articles":
+        return "" if article_nats(records) else f"cells of {name} have no held-out articles"
     wanted = metric(claim.metric)
     values = [value for record in records if (value := wanted.of(record)) is not None]
     if len(values) < len(records):
@@ -137,11 +154,29 @@ def _measured(claim: Claim, sides: Sequence[Sequence[Record]]) -> intervals.Quan
         runs = len(sides[0])
         rate = 100 * (runs - _exceptions(claim, sides[0])) / runs
         return intervals.Quantity(runs, rate, None, rate, rate)
+    if claim.population == "articles":
+        return _on_articles(claim, sides, "over_both")
     wanted = metric(claim.metric)
     figures = [[value for record in side if (value := wanted.of(record)) is not None] for side in sides]
     if claim.quantity == "level":
         return intervals.level(*figures)
     return intervals.share(*figures) if claim.quantity == "share" else intervals.percent_difference(*figures)
+
+
+def _on_articles(claim: Claim, sides: Sequence[Sequence[Record]], population: str) -> intervals.Quantity:
+    """Measure a claim's quantity on held-out articles, with the interval for one of the populations of ``crossed``."""
+    quantity = crossed.level if claim.quantity == "level" else crossed.percent_difference
+    found = quantity(*map(article_nats, sides))
+    low, high = getattr(found, population) or (None, None)
+    return intervals.Quantity(found.seeds, found.estimate, None, low, high)
+
+
+def _short(claim: Claim, sides: Sequence[Sequence[Record]], bounds: statistics.Bounds, verdict: str) -> str:
+    """Return "articles" if a claim stays undecided even for these runs alone, so that no number of seeds decides it."""
+    if claim.population != "articles" or verdict != "undecided":
+        return ""
+    alone = _on_articles(claim, sides, "over_articles")
+    return "articles" if alone.low is not None and statistics.verdict(alone, bounds) == "undecided" else ""
 
 
 def _exceptions(claim: Claim, records: Iterable[Record]) -> int:
@@ -177,6 +212,7 @@ def _finding(paper: Paper, claim: Claim, place: Mapping[str, str], sides: Sides)
         (cell_label(c), tuple(sorted(filter(lambda seed: is_on_plateau(side[seed]), side))))
         for c, side in zip(claim.cells, sides, strict=True)
     ]
+    verdict = statistics.combined(statistics.verdict(measured, bounds), of_rates)
     return {
         **{name: getattr(claim, name) for name in ("claim", "report", "published", "quantity", "measure", "figure")},
         **place,
@@ -185,7 +221,10 @@ def _finding(paper: Paper, claim: Claim, place: Mapping[str, str], sides: Sides)
         **{"seeds": tuple(sorted(set().union(*sides))), "unit": _unit(claim), "metric": claim.metric},
         **{"range_low": bounds.low, "range_high": bounds.high, "causal": causal},
         "decides": causal or claim.leak or claim.quantity == "property",
-        "verdict": statistics.combined(statistics.verdict(measured, bounds), of_rates),
+        "verdict": verdict,
+        "population": claim.population,
+        "articles": len(article_titles(records[0])) if claim.population == "articles" else None,
+        "short": _short(claim, used, bounds, verdict),
         "departure": _departure(claim, sides, statistics.departure(measured, bounds)),
         "seeds_needed": _seeds_needed(
             measured, bounds, rates, max(len(side) / len(some) for some, side in zip(used, sides, strict=True))

@@ -75,6 +75,8 @@ def verdict_text(finding: Any) -> str:
     stuck = [o.label for o in finding.rates if not o.stays and verdict_on_rate(o.rate) == "contradicted"]
     if finding.verdict == "contradicted" and stuck:
         more = "; ".join(filter(None, [more, *(f"{label} stays on the plateau" for label in stuck)]))
+    elif finding.verdict == "undecided" and finding.population == "articles" and runs >= MIN_SEEDS:
+        more = "needs more articles, whatever the number of seeds" if finding.short else "needs more seeds"
     elif finding.verdict == "undecided" and finding.sd is None and runs >= MIN_SEEDS:
         more = "there may be no gap" if finding.quantity == "share" else "too few runs ended as the published one did"
     elif finding.verdict == "undecided" and finding.sd is None:
@@ -106,6 +108,8 @@ def _estimate(finding: Any) -> str:
     interval = f" [{low:{form}}, {high:{form}}]" if has_interval else ""
     runs = [outcome.rate.number or outcome.rate.runs for outcome in finding.rates]
     number = count(runs[0], "seed") if len({*runs}) == 1 else f"{' and '.join(map(str, runs))} runs"
+    if finding.population == "articles":
+        number += f", {finding.articles} articles"
     return f"{finding.estimate:{form}}{interval} {finding.unit}".rstrip() + f" ({number})"
 
 

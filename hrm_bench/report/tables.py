@@ -22,6 +22,7 @@ from hrm_bench.records.facts import (
     unigram,
     unknown_fractions,
     unknown_sentence,
+    value_of,
     vocabulary_of,
 )
 from hrm_bench.records.schema import Record
@@ -110,8 +111,8 @@ def baselines(study: Study) -> Table | None:
     """Show what n-gram models reach on each text."""
     texts = {json.dumps([r["config"]["data"]["source"], r["floors"]]): r for r in study.cells.record[::-1]}
     rows = []
-    for record in sorted(texts.values(), key=lambda record: record["config"]["data"]["train_chars"] or math.inf):
-        length, source = record["config"]["data"]["train_chars"], text_name(record["config"]["data"])
+    for record in sorted(texts.values(), key=lambda record: value_of(record["config"], LENGTH) or math.inf):
+        length, source = value_of(record["config"], LENGTH), text_name(record["config"]["data"])
         exact = {name: ways["exact"] for name, ways in record["floors"]["validation"].items() if "exact" in ways}
         models: list[Any] = [(name.replace("_", " "), value, value) for name, value in exact.items()]
         models += [("unigram", *(unigram(record, split) for split in SPLITS))]
