@@ -74,7 +74,8 @@ class Display:
 
     def __enter__(self) -> Self:
         if self.num_skipped:
-            self._print(f"{self.num_skipped} of {self.total} cells were already finished")
+            verb = "was" if self.num_skipped == 1 else "were"
+            self._print(f"{self.num_skipped} of {count(self.total, 'cell')} {verb} already finished")
         self.progress.start()
         self.thread.start()
         return self
