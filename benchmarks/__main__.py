@@ -37,6 +37,7 @@ MODELS = (
     "lct_2layer",
     "lstm",
     "transformer",
+    "transformer_xl",
     "trm",
     "ut",
 )  # one per class

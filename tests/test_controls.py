@@ -14,6 +14,7 @@ PARAMETERS = {
     "model=transformer_refined": 152_192,
     "model=lstm": 152_460,
     "model=gated_delta_net": 151_920,
+    "model=transformer_xl": 152_064,
     "model=trm": 151_936,
     "model=ut": 152_192,
     "model=hrm_last_segment": 152_064,

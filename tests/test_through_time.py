@@ -23,6 +23,8 @@ CASES = {
     "hrm": ["model=hrm"],
     "lstm": ["model=lstm"],
     "gated_delta_net": ["model=gated_delta_net"],
+    "transformer_xl": ["model=transformer_xl"],
+    "transformer_xl of less than a window": ["model=transformer_xl", "model.cache_length=5"],
 }
 
 
@@ -88,7 +90,7 @@ def test_lanes_in_parts_train_as_lanes_together(words):
         torch.testing.assert_close(one, other, atol=1e-9, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["infini_hrm", "hrm_memory", "hrm", "lstm", "gated_delta_net"])
+@pytest.mark.parametrize("name", ["infini_hrm", "hrm_memory", "hrm", "lstm", "gated_delta_net", "transformer_xl"])
 def test_a_model_trained_through_time_keeps_the_contract_and_sees_no_later_character(name, tmp_path):
     words = fitting(*SMALL, f"model={name}", *THROUGH, "memory=carry")
     preflight.check(Cell.of(compose(*words), tmp_path))
@@ -100,6 +102,7 @@ def test_a_model_trained_through_time_keeps_the_contract_and_sees_no_later_chara
     [
         (2, ["model=hrm_memory", *THROUGH, "memory.unroll=2"]),
         (4, ["model=lstm", *THROUGH]),
+        (2, ["model=transformer_xl", *THROUGH]),
         (3, ["model=lstm", "data.windows_per_sample=4"]),
     ],
 )

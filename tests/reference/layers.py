@@ -238,3 +238,44 @@ def delta_layer(hidden: Tensor, parameters: Parameters, prefix: str, num_heads: 
         inputs = inputs[:, -3:]
     memory.last = matrix, inputs
     return torch.stack(outputs, dim=1)
+
+
+def sinusoid(distance: int, width: int) -> Tensor:
+    """Return sin and cos of distance · base^(−2i/D), in single precision."""
+    angles = distance * ROTARY_BASE ** (-torch.arange(0, width, 2).double() / width)
+    return torch.cat((torch.sin(angles), torch.cos(angles))).float()
+
+
+def relative_attention(hidden: Tensor, cached: tuple[Tensor, ...], parameters: Parameters, prefix: str) -> Tensor:
+    """Return (B, T, D) of attention with relative positions, one query and one key after another.
+
+    ``cached`` are the states (B, D) of the characters before the window, oldest first.
+    """
+    query, key, value = parameters[f"{prefix}.qkv.weight"].chunk(3)
+    distance, output = (parameters[f"{prefix}.{name}.weight"] for name in ("distance", "output"))
+    of_content, of_distance = parameters["biases.0"], parameters["biases.1"]  # (H, K)
+    num_heads, width = len(of_content), hidden.shape[-1]
+    read = [*cached, *hidden.unbind(dim=1)]
+    outputs = []
+    for position in range(len(cached), len(read)):
+        q = (read[position] @ query.T).unflatten(-1, (num_heads, -1))  # (B, H, K)
+        scores = []
+        for other in range(position + 1):
+            k = (read[other] @ key.T).unflatten(-1, (num_heads, -1))
+            signal = sinusoid(position - other, width).to(hidden.device, hidden.dtype)
+            r = (distance @ signal).unflatten(-1, (num_heads, -1))
+            total = (q * k).sum(-1) + (q * r).sum(-1) + (of_content * k).sum(-1) + (of_distance * r).sum(-1)
+            scores.append(total / math.sqrt(q.shape[-1]))
+        weights = torch.softmax(torch.stack(scores), dim=0)  # (S, B, H)
+        values = torch.stack([(x @ value.T).unflatten(-1, (num_heads, -1)) for x in read[: position + 1]])
+        outputs.append((weights[..., None] * values).sum(dim=0).flatten(1) @ output.T)
+    return torch.stack(outputs, dim=1)
+
+
+def relative_block(hidden: Tensor, cached: tuple[Tensor, ...], parameters: Parameters, prefix: str) -> Tensor:
+    """Return (B, T, D) after relative attention and the feed-forward, each followed by the norm of the sum."""
+    weights = {name: parameters[f"{prefix}.{name}.weight"] for name in ("attention_norm", "feed_forward_norm")}
+    attended = relative_attention(hidden, cached, parameters, f"{prefix}.attention")
+    hidden = rms_norm(hidden + attended, weights["attention_norm"])
+    both = (parameters[f"{prefix}.feed_forward.{part}.weight"] for part in ("gate_up", "down"))
+    return rms_norm(hidden + feed_forward(hidden, *both), weights["feed_forward_norm"])

@@ -186,6 +186,20 @@ class Transformer(Model):
         return self.head(hidden), (hidden,)
 
 
+class TransformerXL(Model):
+    """Blocks over a window and the list of states that they have read before it."""
+
+    def initial_memory(self, num_lanes: int) -> Memories:
+        return [StateMemory((), self.how) for _ in range(self.config["num_layers"])]
+
+    def segment(self, tokens: Tensor, state: State, memory: Memories, index: int) -> tuple[Tensor, State]:
+        hidden, length = self.embed(tokens), self.config["cache_length"]
+        for block, part in enumerate(memory):
+            part.last = (*part.state, *hidden.unbind(dim=1))[-length:]
+            hidden = layers.relative_block(hidden, part.state, self.parameters, f"blocks.{block}")
+        return self.head(hidden), ()
+
+
 class TRM(Model):
     """One network for an answer and a latent; only the last cycle carries gradient."""
 
@@ -230,6 +244,7 @@ MODELS: dict[str, type[Model]] = {  # by a config's _target_
     "hrm_bench.models.lct.LCT": LCT,
     "hrm_bench.models.lstm.LSTM": LSTM,
     "hrm_bench.models.transformer.Transformer": Transformer,
+    "hrm_bench.models.transformer_xl.TransformerXL": TransformerXL,
     "hrm_bench.models.trm.TRM": TRM,
     "hrm_bench.models.ut.UniversalTransformer": UniversalTransformer,
 }
