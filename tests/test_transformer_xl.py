@@ -100,6 +100,10 @@ def test_scores_by_distance_are_put_where_their_keys_are(length, num_keys):
     ("word", "line"),
     [
         ("model.num_heads=3", r"model\.num_heads=3: must divide model\.width=64 .* try model\.num_heads=2"),
+        (
+            "model.width=12",
+            r"model\.num_heads=4: must divide model\.width=12 into heads of even .* try model\.num_heads=3",
+        ),
         ("model.width=7", r"model\.num_heads=4: must divide model\.width=7 .* try model\.width=64"),
         ("model.cache_length=0", r"model\.cache_length=0: must be at least 1"),
         ("model.cache_lenght=8", r"model\.cache_lenght.*cache_length"),
