@@ -96,7 +96,7 @@ def test_the_levels_of_state_tracking_are_those_that_counting_all_words_gives(gr
 @pytest.mark.parametrize("group", NAIVE)
 @pytest.mark.parametrize("ask", ["end", "each"])
 def test_the_answers_of_state_tracking_are_products(group, ask):
-    lengths = ["data.task.length=8", "data.task.longest=12", "data.window=13"]
+    lengths = ["data.task.length=8", "data.task.longest=12", "data.window=7", "data.task.windows=2"]
     text = corpus(*WORDS, f"data.task.group={group}", f"data.task.ask={ask}", *lengths, *FEW).test
     elements = {
         "parity": [0, 1],
@@ -105,10 +105,10 @@ def test_the_answers_of_state_tracking_are_products(group, ask):
         "S5": [*itertools.permutations(range(5))],
     }[group]
     asked_after = set()
-    for spoken, asked in samples(text, 13):
+    for spoken, asked in samples(text, 14):
         word = [text.vocabulary.characters.index(symbol) for symbol in spoken.strip(".=")]
         assert set(word) <= set(NAIVE[group][0])
-        assert [*asked] == ([12] if ask == "end" else [*range(12)])
+        assert [*asked] == ([13] if ask == "end" else [*range(12)])
         for place, answer in asked.items():
             length = len(word) if ask == "end" else place + 1
             asked_after.add(length)
