@@ -17,6 +17,7 @@ PARAMETERS = {
     "model=transformer_xl": 152_064,
     "model=trm": 151_936,
     "model=ut": 152_192,
+    "model=trm_one_step": 151_936,
     "model=hrm_last_segment": 152_064,
     "model=hrm model.hidden_width=267 model.num_layers=2 model.periods=[1]": 152_192,
     "model=hrm model.update=simultaneous": 152_064,

@@ -39,7 +39,7 @@ def test_a_model_trains_and_evaluates_as_its_reference_does(name):
 
 def test_every_architecture_of_the_package_has_a_reference():
     of_reports = {"hrm", "hrm_memory", "infini_hrm", "lct_2layer"}
-    controls = {"gated_delta_net", "lstm", "transformer", "transformer_xl", "trm", "ut"}
+    controls = {"gated_delta_net", "lstm", "transformer", "transformer_xl", "trm", "trm_one_step", "ut"}
     assert of_reports | controls <= set(WITH_REFERENCE)
 
 

@@ -231,6 +231,22 @@ class UniversalTransformer(Model):
         return self.head(hidden), (hidden,)
 
 
+class OneStepTRM(TRM):
+    """A TRM of which only the last update of each state carries gradient."""
+
+    def segment(self, tokens: Tensor, state: State, memory: Memories, index: int) -> tuple[Tensor, State]:
+        x = self.embed(tokens)
+        y, z = state
+        updates = self.config["num_latent_updates"]
+        with_gradient = torch.is_grad_enabled()
+        for update in range(1, self.config["num_cycles"] * updates + 1):
+            is_last = update == self.config["num_cycles"] * updates
+            with torch.set_grad_enabled(with_gradient and is_last):
+                z = self.stack(x + y + z, "net")
+                y = self.stack(y + z, "net") if update % updates == 0 else y
+        return self.head(y), (y, z)
+
+
 def total(states: Sequence[Tensor]) -> Tensor:
     """Return the sum of one or more states."""
     return sum(states[1:], start=states[0])
@@ -247,4 +263,5 @@ MODELS: dict[str, type[Model]] = {  # by a config's _target_
     "hrm_bench.models.transformer_xl.TransformerXL": TransformerXL,
     "hrm_bench.models.trm.TRM": TRM,
     "hrm_bench.models.ut.UniversalTransformer": UniversalTransformer,
+    "hrm_bench.models.trm_one_step.OneStepTRM": OneStepTRM,
 }
