@@ -10,7 +10,8 @@ from hrm_bench.errors import UsageError
 from hrm_bench.records import metrics, papers
 from hrm_bench.records.schema import score
 from hrm_bench.records.tidy import cells as frame_of
-from hrm_bench.report import claims, summaries
+from hrm_bench.report import claims, plots, summaries, write
+from hrm_bench.report.frame import Sweep
 
 SEEDS = range(42, 50)
 HEAD = "{title: A made-up paper, text: {source: sample}, claims: [{claim: One., experiments: [custom], "
@@ -178,7 +179,11 @@ FAULTS = [
     ("quantity: difference, range: [1, 2], direction: true", TWO, "direction: range says it; leave it out"),
     ("quantity: difference, figure: 0", TWO, r"figure=0: no accepted range follows from it; give range: \[low, high\]"),
     ("quantity: difference, range: [2, 1]", TWO, r"range: low must be below high; write \[1, 2\]"),
-    ("quantity: difference, range: [2]", TWO, r"range: must be \[low, high\], or \[low, null\] without an upper bound"),
+    (
+        "quantity: difference, range: [2]",
+        TWO,
+        r"range: must be \[low, high\]; null in place of one of them is no bound",
+    ),
     ("quantity: level, range: [much, 2]", ONE, "range.0=much: input should be a valid number.*"),
     ("quantity: level, figure: 5", "cells: [{model: hrm, memory: off}]", "cells.0.memory=False: must be one of none.*"),
 ]
@@ -205,3 +210,17 @@ def test_every_named_metric_but_accuracy_is_in_a_record():
         "validation_accuracy",
         "test_accuracy",
     }
+
+
+def test_a_range_without_a_lower_bound_holds_however_much_better_a_model_is(tmp_path):
+    records = runs("hrm", validation=scored(6.0)) + runs("lstm", validation=scored(12.0))
+    rest = "quantity: difference, range: [null, 5]"
+    row = shown(rest, records)
+    assert row["accepted range"] == "at most +5.00 %"
+    assert row["verdict"].startswith("✓ reproduced\n-50.0 [")
+    worse = runs("hrm", validation=scored(13.0)) + runs("lstm", validation=scored(12.0))
+    assert summaries.verdict_text(only(rest, worse)) == "contradicted: larger"
+    report = write.Report.of([Sweep.of(records)], papers=[paper(rest)])
+    assert plots.verdicts(report.judged) is None  # as of every range with one bound
+    write.write_together(report, [], tmp_path)
+    assert "at most +5.00 %" in (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -262,10 +262,12 @@ def _range_faults(key: str, claim: Claim) -> Iterator[str]:
             yield f"{key}.figure: missing; quantity: {claim.quantity} needs the published value, or a range"
         if claim.figure == 0:
             yield f"{key}.figure=0: no accepted range follows from it; give range: [low, high]"
-    elif len(claim.range) != 2 or claim.range[0] is None:
-        yield f"{key}.range: must be [low, high], or [low, null] without an upper bound"
-    elif claim.range[1] is not None and claim.range[0] >= claim.range[1]:
-        yield f"{key}.range: low must be below high; write [{claim.range[1]:g}, {claim.range[0]:g}]"
+        return
+    bounds = [bound for bound in claim.range if bound is not None]
+    if len(claim.range) != 2 or not bounds:
+        yield f"{key}.range: must be [low, high]; null in place of one of them is no bound"
+    elif bounds[0] >= bounds[-1] and len(bounds) == 2:
+        yield f"{key}.range: low must be below high; write [{bounds[1]:g}, {bounds[0]:g}]"
 
 
 PAPERS = _load()

@@ -129,8 +129,8 @@ def bounds_of(paper: Paper, claim: Claim) -> statistics.Bounds:
     """Return what decides about a claim's quantity."""
     if claim.range is not None:
         low, high = claim.range
-        assert low is not None
-        return statistics.Bounds(low, high, paper.margin if claim.quantity == "difference" else None)
+        margin = paper.margin if claim.quantity == "difference" else None
+        return statistics.Bounds(-math.inf if low is None else low, high, margin)
     return statistics.published_range(claim.quantity, claim.figure, direction=claim.direction, margin=paper.margin)
 
 

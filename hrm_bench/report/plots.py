@@ -224,7 +224,7 @@ def verdicts(judged: Judged) -> Plots | None:
     """Draw the differences that claims are about, with their accepted ranges."""
     findings, lines = judged.findings, []
     for finding in findings[findings.quantity == "difference"].itertuples():
-        if finding.range_high is not None:
+        if finding.range_high is not None and finding.range_low > -math.inf:
             recipe = "" if finding.recipe == PUBLISHED else f", recipe={finding.recipe}"
             label = f"{finding.measure}{recipe}{'' if finding.decides else ', as run'}"
             figures = (finding.estimate, finding.low, finding.high, finding.figure)

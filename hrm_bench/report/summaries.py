@@ -29,7 +29,8 @@ def verdicts(judged: Judged) -> Table | None:
     findings, rows = judged.findings, []
     for (_, claim, experiment), group in findings.groupby(["paper", "claim", "experiment"], sort=False):
         some = next(group.itertuples())
-        bounds = [_bound(some, bound) for bound in (some.range_low, some.range_high) if bound is not None]
+        ends = [end for end in (some.range_low, some.range_high) if end is not None and math.isfinite(end)]
+        bounds = [_bound(some, end) for end in ends]
         row = {"claim": f"{claim}\nScope: {some.scope}" if some.scope else claim}
         row["published"] = "\n".join(filter(None, [some.published, some.where]))
         row |= {"experiment": experiment, "measured": some.measure}
@@ -38,6 +39,8 @@ def verdicts(judged: Judged) -> Table | None:
             row["accepted range"] = "every run"
         elif some.range_high is None:
             row["accepted range"] = f"at least {row['accepted range']}"
+        elif some.range_low == -math.inf:
+            row["accepted range"] = f"at most {row['accepted range']}"
         row["accepted range"] += f"\n{some.out_of_reach}" if some.out_of_reach else ""
         for finding in group.itertuples():
             lines = [f"{SIGNS[finding.verdict]} {verdict_text(finding)}", _estimate(finding), _single_run(finding)]
