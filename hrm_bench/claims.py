@@ -132,6 +132,24 @@ def _run(experiment: str, words: Sequence[str], environment: Mapping[str, str] |
     return subprocess.run([sys.executable, *command], check=False, env=os.environ | dict(environment or {})).returncode
 
 
+def _with_cases(experiments: Sequence[str], words: Sequence[str]) -> list[str]:
+    """Return the experiments that list their variants, in the configs of the package or of ``--config-dir``."""
+    import yaml
+
+    from hrm_bench.config.compose import config_dir
+    from hrm_bench.config.words import conf_folder
+
+    folders = [folder for folder in (config_dir(words)[0], conf_folder()) if folder]
+    found = []
+    for name in experiments:
+        file = next((f for folder in folders if (f := folder / "experiment" / f"{name}.yaml").is_file()), None)
+        content = yaml.safe_load(file.read_text(encoding="utf-8")) if file else None
+        sweeper = ((content or {}).get("hydra") or {}).get("sweeper") or {}
+        if sweeper.get("cases"):
+            found.append(name)
+    return found
+
+
 def _decide(paper: "Paper", file: Path, rest: Sequence[str], most: int, minutes: float) -> int:
     """Run seeds in rounds until each claim is decided, then print and write the verdicts."""
     from hrm_bench.records import store
@@ -144,10 +162,12 @@ def _decide(paper: "Paper", file: Path, rest: Sequence[str], most: int, minutes:
     if fixed := [word for word in rest if word.lstrip("+~").partition("=")[0] in CHOSEN]:
         raise UsageError(f"{fixed[0]}: decide=true chooses it; leave it out")
     recipes = [word.partition("=")[2] for word in rest if word.startswith("recipe=")]
-    decision = Decision(paper, ALL, recipes[-1] if recipes else PUBLISHED, most=most)
+    recipe = recipes[-1] if recipes else PUBLISHED
+    decision = Decision(paper, ALL, recipe, most=most, with_cases=_with_cases(paper.experiments, rest))
     if "plan=true" in map(str.lower, rest):
         for experiment, words in decision.commands(range(len(decision.questions)), decision.looks[0]):
-            _run(experiment, [*words, *rest])
+            if ended := _run(experiment, [*words, *rest]):
+                return ended
         print(f"Claims are looked at after {allowed(map(str, decision.looks))} seeds; the above is the first round.")
         return 0
     status = decision.rounds(

@@ -8,11 +8,13 @@ import made_up
 import pytest
 from conftest import ROOT
 
+from hrm_bench import claims as command
 from hrm_bench.config.words import conf_folder
 from hrm_bench.records import papers, store
 from hrm_bench.records.facts import value_of
 from hrm_bench.records.tidy import cells as frame_of
 from hrm_bench.report import claims, summaries
+from hrm_bench.sweeps.decide import Decision
 
 NAMES = ("tiny_recursive_model", "arc_prize_hrm", "hierarchical_vs_flat")
 DOCUMENT = (ROOT / "docs" / "claims.md").read_text(encoding="utf-8")
@@ -86,3 +88,14 @@ def test_every_documented_verdict_on_the_field_has_its_claim():
         number[name], minutes[name] = len(records), round(sum(record["seconds"] for record in records) / 60)
         assert f"| `{name}` | {number[name]} | {minutes[name]} |" in DOCUMENT
     assert sum(number.values()) <= 80
+
+
+def test_rounds_of_seeds_run_every_variant_of_an_experiment_that_lists_them(tmp_path):
+    assert command._with_cases([*NAMES, "hrm_vs_lct"], []) == [*NAMES]
+    own = tmp_path / "experiment"
+    own.mkdir()
+    (own / "mine.yaml").write_text("hydra: {sweeper: {cases: [[model=hrm]]}}\n")
+    (own / "plain.yaml").write_text("experiment: {name: plain}\n")
+    assert command._with_cases(["mine", "plain", "nowhere"], ["--config-dir", str(tmp_path)]) == ["mine"]
+    decision = Decision(paper("arc_prize_hrm"), tmp_path, "published", most=8, with_cases=["arc_prize_hrm"])
+    assert decision.commands([0, 1], 4) == [("arc_prize_hrm", ["seed=42,43,44,45"])]

@@ -8,7 +8,7 @@ was killed goes on as if it had not been.
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,10 +63,15 @@ def confidence(most: int) -> float:
 class Decision:
     """The state of all questions of a paper's claims, and the rounds that decide them."""
 
-    def __init__(self, paper: Paper, folder: Path, recipe: str, *, most: int) -> None:
-        """Ask about the claims of a paper; ``folder`` has a sweep per experiment, whose cells have this recipe."""
+    def __init__(self, paper: Paper, folder: Path, recipe: str, *, most: int, with_cases: Collection[str] = ()) -> None:
+        """Ask about the claims of a paper; ``folder`` has a sweep per experiment, whose cells have this recipe.
+
+        ``with_cases`` are the experiments that list their variants: all of these run, since a word that chooses a model
+        would change every variant.
+        """
         self.paper, self.folder, self.recipe, self.most = paper, folder, recipe, most
         self.questions = [Question(claim, name) for claim in paper.claims for name in claim.experiments]
+        self.with_cases = with_cases
         self.looks = looks(most)
         self.last: dict[int, Look] = {}  # by number of the question: its last look
 
@@ -115,7 +120,7 @@ class Decision:
         for number in sorted(numbers):
             claim, experiment = self.questions[number]
             by_experiment.setdefault(experiment, []).extend(claim.cells)
-        return [(name, _words(some, seeds)) for name, some in by_experiment.items()]
+        return [(name, _words([] if name in self.with_cases else some, seeds)) for name, some in by_experiment.items()]
 
     def look(self, numbers: Iterable[int], seeds: int) -> None:
         """Judge some questions by their first seeds."""
@@ -183,10 +188,10 @@ class Decision:
 def _words(some: Sequence[Mapping[str, Any]], seeds: int) -> list[str]:
     """Return the words of a sweep over some cells of claims and the first seeds.
 
-    Cells with settings of their own are those of the experiment: its lists stay as they are.
+    Cells with settings of their own are those of the experiment: its lists stay as they are, as without any cells.
     """
     words = [f"seed={','.join(map(str, range(FIRST_SEED, FIRST_SEED + seeds)))}"]
-    if any(set(cell) - {"model", "memory"} for cell in some):
+    if not some or any(set(cell) - {"model", "memory"} for cell in some):
         return words
     memories = dict.fromkeys(str(cell["memory"]) for cell in some if "memory" in cell)
     words.insert(0, f"model={','.join(dict.fromkeys(str(cell['model']) for cell in some))}")
