@@ -43,7 +43,8 @@ LOG_FILE = "log.txt"
 NATS_FILE = "nats.npz"  # the nats of each scored character
 RESUMED = (snapshots.SNAPSHOT_FILE, snapshots.BEST_FILE, LOG_FILE)  # that a resumed cell keeps
 WRITTEN = (*RESUMED, store.RECORD_FILE, store.CONFIG_FILE, HISTORY_FILE, NATS_FILE, progress.PROGRESS_FILE)
-PATTERNS = (*WRITTEN, *(f".{name}.[0-9]*" for name in WRITTEN), "log-rank[0-9]*.txt", "wandb")
+FOLDERS = ("wandb", "csv", "tensorboard")  # of trackers
+PATTERNS = (*WRITTEN, *(f".{name}.[0-9]*" for name in WRITTEN), "log-rank[0-9]*.txt", *FOLDERS)
 
 
 @functools.cache

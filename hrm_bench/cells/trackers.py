@@ -9,7 +9,7 @@ import queue
 import secrets
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -41,6 +41,11 @@ class Tracker(ABC):
     def __init__(self, cell: Cell, run: str | None = None) -> None:
         """Begin a run, or continue the one with the id ``run``, which an earlier start of the cell began."""
         self.run = run
+
+    @classmethod
+    def faults(cls, logger: Mapping[str, Any]) -> Iterator[str]:
+        """Yield why a cell cannot have this tracker with these values of the group ``logger``."""
+        yield from ()
 
     @property
     def mode(self) -> Mode:

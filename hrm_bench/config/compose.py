@@ -161,7 +161,9 @@ def _cross_faults(values: Mapping[str, Any]) -> Iterator[str]:
     for group, key in (("data", "source"), ("logger", "tracker"), ("recipe", "optimizer")):
         name = values[group][key]
         if "." in name:
-            yield from name_faults(f"{group}.{key}={name}", name, BASES[f"{group}.{key}"])
+            yield from (wrong := [*name_faults(f"{group}.{key}={name}", name, BASES[f"{group}.{key}"])])
+            if key == "tracker" and not wrong:
+                yield from locate(name).faults(values["logger"])  # type: ignore[attr-defined]
     distillation, size = values["recipe"]["distillation"], values["recipe"]["batch_size"]
     lanes = distillation * size
     if lanes % 1:
