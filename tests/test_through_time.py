@@ -18,6 +18,7 @@ THROUGH = [*SAMPLE, "memory.gradient=through"]
 CASES = {
     "infini_hrm": ["model=infini_hrm"],
     "infini_hrm bound": ["model=infini_hrm", "memory.bind=previous", "memory.features=l2", "memory.rule=delta"],
+    "infini_hrm with positions": ["model=infini_hrm", "model.local_positions=rotary"],
     "hrm_memory": ["model=hrm_memory"],
     "hrm_memory tied": ["model=hrm_memory", "memory.features=l2", "memory.tie=true", "model.num_segments=1"],
     "hrm": ["model=hrm"],
@@ -103,6 +104,7 @@ def test_a_model_trained_through_time_keeps_the_contract_and_sees_no_later_chara
         (2, ["model=hrm_memory", *THROUGH, "memory.unroll=2"]),
         (4, ["model=lstm", *THROUGH]),
         (2, ["model=transformer_xl", *THROUGH]),
+        (2, ["model=infini_hrm", "model.local_positions=rotary", *THROUGH]),
         (3, ["model=lstm", "data.windows_per_sample=4"]),
     ],
 )

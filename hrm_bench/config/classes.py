@@ -2,7 +2,8 @@
 
 The class has a dataclass ``Config``. Its fields are the group's keys, its annotations their types, and its
 ``__post_init__`` raises ConfigFault for values that do not fit together. A whole number must be at least 1, any other
-number at least 0.
+number at least 0. ``Config.OFF`` names its options, with the values that leave a cell as it was before they existed: a
+config may lack them, and such a value is no part of a cell's identity.
 """
 
 import functools
@@ -87,7 +88,10 @@ def _arguments(key: str, config: Any) -> type[BaseModel]:
     """Return a schema of the fields of a class's Config."""
     hints = typing.get_type_hints(config, include_extras=True)
     expected = {field.name: hints[field.name] for field in fields(config)}
-    arguments: dict[str, Any] = {name: (_bounded(annotation), ...) for name, annotation in expected.items()}
+    off = getattr(config, "OFF", {})
+    arguments: dict[str, Any] = {
+        name: (_bounded(annotation), off.get(name, ...)) for name, annotation in expected.items()
+    }
     if key == "model":
         arguments["name"] = (Name, ...)  # a label, which the class does not see
     return create_model("Arguments", __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True), **arguments)

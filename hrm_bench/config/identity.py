@@ -45,7 +45,7 @@ def identity(cfg: DictConfig, fingerprint: str) -> str:
     recipe = {key: value for key, value in _given(values, "recipe").items() if key not in excluded}
     trainer = {key: value for key, value in _given(values, "trainer").items() if key != "snapshot_seconds"}
     described = {
-        "model": {key: _number(value) for key, value in values["model"].items() if key != "name"},
+        "model": _model(values["model"]),
         "memory": _memory(cfg, _given(values, "memory")),
         "data": {key: values["data"][key] for key in ("window", "order", "windows_per_sample")},
         "characters": fingerprint,
@@ -61,6 +61,13 @@ def identity(cfg: DictConfig, fingerprint: str) -> str:
     if values["scale"] != 1:
         described["scale"] = values["scale"]
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _model(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of a model without its label and without its options that are off."""
+    off = getattr(getattr(locate(given["_target_"]), "Config", None), "OFF", {})
+    kept = {key: value for key, value in given.items() if key != "name" and (key not in off or value != off[key])}
+    return {key: _number(value) for key, value in kept.items()}
 
 
 def _number(value: Any) -> Any:

@@ -160,13 +160,25 @@ class MatrixMemory(PairMemory):
 
 
 def infini_attention(
-    hidden: Tensor, memory: PairMemory, qkv: Tensor, output: Tensor, gate: Tensor, causal: bool = True
+    hidden: Tensor,
+    memory: PairMemory,
+    qkv: Tensor,
+    output: Tensor,
+    gate: Tensor,
+    causal: bool = True,
+    positions: str = "none",
 ) -> Tensor:
-    """Return (..., T, D): the memory's answer and local attention, mixed by a gate per head."""
+    """Return (..., T, D): the memory's answer and local attention, mixed by a gate per head.
+
+    With ``rotary`` positions, local attention alone has them.
+    """
     queries, keys, values = project(hidden, qkv, len(gate))
     memory.last = keys, values
+    answer = memory.answer(queries)
+    if positions == "rotary":
+        queries, keys = rotate(queries), rotate(keys)
     weight = torch.sigmoid(gate)[:, None, None]
-    return merge(weight * memory.answer(queries) + (1 - weight) * attend(queries, keys, values, causal), output)
+    return merge(weight * answer + (1 - weight) * attend(queries, keys, values, causal), output)
 
 
 def hidden_state_memory(

@@ -128,7 +128,8 @@ class InfiniHRM(HRM):
 
     def read(self, tokens: Tensor, memory: Memories) -> Tensor:
         weights, causal = self.memory_parameters("infini_attention"), self.config["causal"]
-        return layers.infini_attention(self.embed(tokens), memory[0], *weights, causal)
+        positions = self.config["local_positions"]
+        return layers.infini_attention(self.embed(tokens), memory[0], *weights, causal, positions)
 
 
 class LCT(Levels):
