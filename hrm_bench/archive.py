@@ -1,23 +1,36 @@
-"""``python -m hrm_bench.archive pack FOLDER FILE``: pack the records of a sweep into one file, or unpack them."""
+"""``python -m hrm_bench.archive pack FOLDER FILE``: pack the records of a sweep into one file, unpack or check them."""
 
+import random
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from hrm_bench import cli
 from hrm_bench.records import archive
 
+KEYS = {
+    "train": cli.Key("cells, drawn at random, that check trains again and compares", int, default=0, at_least=0),
+    "tolerance": cli.Key("by which their perplexities may differ, as a fraction", float, default=0.05, at_least=0),
+    "seed": cli.Key("of the draw; 0: another one each time", int, default=0, at_least=0),
+    "trust": cli.Key("true: import classes that are not of hrm_bench", default="false"),
+}
 HELP = cli.Help(
     name="archive",
-    words="pack FOLDER FILE | unpack FILE FOLDER",
+    words="pack FOLDER FILE | unpack FILE FOLDER | check FILE [key=value ...]",
     arguments={
         "pack FOLDER FILE": "write the finished records of a sweep into a .jsonl file",
         "unpack FILE FOLDER": "write them back; what is finished there is kept",
+        "check FILE": "compute again what follows from each record's config and text; status 1 if anything differs",
+        **cli.arguments(KEYS),
     },
     example="pack multirun/recipes results/recipes.jsonl",
 )
 
 
 def main(words: list[str]) -> int:
-    """Pack or unpack, and print how many files."""
+    """Pack, unpack or check, and print how many files, or what is wrong."""
+    if len(words) >= 2 and words[0] == "check":
+        return _check(Path(words[1]), cli.parse(words[2:], KEYS, _faults))
     if len(words) != 3 or words[0] not in ("pack", "unpack"):
         raise HELP.misuse(words)
     source, target = map(Path, words[1:])
@@ -27,6 +40,27 @@ def main(words: list[str]) -> int:
         num_written, num_kept = archive.unpack(source, target)
         print(f"{num_written} files written, {num_kept} kept: {target}")
     return 0
+
+
+def _faults(values: Mapping[str, Any]) -> Iterator[str]:
+    if values["trust"] not in ("true", "false"):
+        yield f"trust={values['trust']}: must be true or false"
+
+
+def _check(file: Path, values: Mapping[str, Any]) -> int:
+    from hrm_bench.cells import verify
+
+    checked = verify.check_archive(file, trust=values["trust"] == "true")
+    faults = checked.faults
+    if values["train"] and not faults:
+        draw = random.Random(values["seed"] or None)
+        faults = verify.train_again(file, values["train"], tolerance=values["tolerance"], draw=draw)
+        odds = verify.odds_of_missing(checked.cells, min(values["train"], checked.cells))
+        print(f"Were a tenth of the {checked.cells} cells forged, so many trained cells would miss it with {odds:.0%}.")
+    for line in faults:
+        print(line)
+    print(verify.summary(checked, faults))
+    return 1 if faults else 0
 
 
 if __name__ == "__main__":

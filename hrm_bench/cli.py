@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hrm_bench.table import Table
 
 COMMANDS = {  # every command besides training, with what it does
-    "archive": "pack the records of a sweep into one file, or unpack them",
+    "archive": "pack the records of a sweep into one file, unpack them, or check that they can be true",
     "audit": "check that a model sees no later character, and which loss trains which part",
     "claims": "train what the claims of a file need, and decide them",
     "compare": "compare models by scores per seed that were made elsewhere",

@@ -44,6 +44,30 @@ def unpack(file: Path, sweep: Path) -> tuple[int, int]:
 
     Finished records and results that are there already are kept. Raises UsageError if the file is no archive.
     """
+    contents = _read(file)
+    try:
+        new = {path: content for path, content in contents.items() if not _is_kept(sweep / path)}
+        for path, content in new.items():
+            (sweep / path).parent.mkdir(parents=True, exist_ok=True)
+            store.write_json(sweep / path, content)
+    except OSError as error:
+        raise UsageError(f"{error.filename}: cannot be written ({error.strerror}); give a folder") from error
+    return len(new), len(contents) - len(new)
+
+
+def contents(file: Path) -> list[tuple[str, Any]]:
+    """Return every record of an archive as it was packed, after the name of its folder.
+
+    A folder that comes twice is given twice. Raises UsageError if the file is no archive.
+    """
+    _read(file)
+    lines = [json.loads(line) for line in file.read_bytes().splitlines()]
+    paths = [(PurePosixPath(line["path"]), line["content"]) for line in lines]
+    return [(path.parts[0], content) for path, content in paths if path.name == RECORD_FILE]
+
+
+def _read(file: Path) -> dict[PurePosixPath, Any]:
+    """Return the content of each path of an archive. Raises UsageError if the file is none."""
     try:
         lines = [json.loads(line) for line in file.read_bytes().splitlines()]
         contents = {PurePosixPath(line["path"]): line["content"] for line in lines}
@@ -54,14 +78,7 @@ def unpack(file: Path, sweep: Path) -> tuple[int, int]:
     for path in contents:
         if not _is_packed_path(path):
             raise UsageError(f"{file}: contains {path}, which is no part of a sweep; give a file that pack has written")
-    try:
-        new = {path: content for path, content in contents.items() if not _is_kept(sweep / path)}
-        for path, content in new.items():
-            (sweep / path).parent.mkdir(parents=True, exist_ok=True)
-            store.write_json(sweep / path, content)
-    except OSError as error:
-        raise UsageError(f"{error.filename}: cannot be written ({error.strerror}); give a folder") from error
-    return len(new), len(contents) - len(new)
+    return contents
 
 
 def _without_paths(record: dict[str, Any]) -> dict[str, Any]:
