@@ -301,6 +301,14 @@ def test_the_caption_says_which_characters_are_scored_and_a_table_what_n_gram_mo
     ]
 
 
+def test_the_exact_levels_of_a_task_are_those_of_each_split():
+    of_task = record("hrm", "none", 1, 9.0)
+    for split, level in (("validation", 1.07), ("test", 2.49)):
+        of_task["floors"][split] = {"own_window": {"exact": level}} | of_task["floors"][split]
+    table = baselines([of_task])
+    assert table[table["n-gram model"] == "own window"].to_numpy().tolist()[0][2:] == ["1.07", "2.49"]
+
+
 def test_texts_of_several_lengths_are_scored_once_and_each_has_its_baselines():
     longer = record("hrm", "none", 1, 9.0)
     data = {**longer["config"]["data"], "train_chars": 100_000}

@@ -113,8 +113,10 @@ def baselines(study: Study) -> Table | None:
     rows = []
     for record in sorted(texts.values(), key=lambda record: value_of(record["config"], LENGTH) or math.inf):
         length, source = value_of(record["config"], LENGTH), text_name(record["config"]["data"])
-        exact = {name: ways["exact"] for name, ways in record["floors"]["validation"].items() if "exact" in ways}
-        models: list[Any] = [(name.replace("_", " "), value, value) for name, value in exact.items()]
+        exact = [name for name, ways in record["floors"]["validation"].items() if "exact" in ways]
+        models: list[Any] = [
+            (name.replace("_", " "), *(record["floors"][split][name]["exact"] for split in SPLITS)) for name in exact
+        ]
         models += [("unigram", *(unigram(record, split) for split in SPLITS))]
         for way, meaning in (*NGRAM_WAYS, *([("sample", "of the sample alone")] if exact else [])):
             models += [(f"{name}, {meaning}", *values) for name, *values in filter(None, [ngram(record, way)])]
