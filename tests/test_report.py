@@ -304,7 +304,8 @@ def test_the_caption_says_which_characters_are_scored_and_a_table_what_n_gram_mo
 def test_the_exact_levels_of_a_task_are_those_of_each_split():
     of_task = record("hrm", "none", 1, 9.0)
     for split, level in (("validation", 1.07), ("test", 2.49)):
-        of_task["floors"][split] = {"own_window": {"exact": level}} | of_task["floors"][split]
+        counts = {name: {**ways, "sample": 9.0} for name, ways in of_task["floors"][split].items()}
+        of_task["floors"][split] = {"own_window": {"exact": level}} | counts
     table = baselines([of_task])
     assert table[table["n-gram model"] == "own window"].to_numpy().tolist()[0][2:] == ["1.07", "2.49"]
 
