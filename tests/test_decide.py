@@ -149,6 +149,16 @@ def test_a_budget_begins_no_cells_that_would_take_longer_and_takes_the_most_deci
     assert first == len({*runs.made})
 
 
+def test_the_seconds_of_a_look_are_those_of_its_missing_cells_however_the_experiment_lists_them(tmp_path):
+    decision, *_ = decided(tmp_path, most=4)
+    decision.most = 8
+    number = next(n for n, q in enumerate(decision.questions) if q.claim.claim.startswith("Infini-HRM"))
+    assert decision.seconds([number], 4) == 0
+    assert decision.seconds([number], 8) == 4 * 3 * 20.0  # hrm, and infini_hrm in two modes: 4 seeds more of 20 s
+    decision.with_cases = {decision.questions[number].experiment: True}
+    assert decision.seconds([number], 8) == 4 * 5 * 20.0  # and hrm_memory in two
+
+
 def test_a_sweep_that_ends_badly_ends_the_command_and_a_failed_cell_does_not(tmp_path):
     bad = Runs(tmp_path / "bad", ended=2)
     assert Decision(PAPER, bad.folder, "published", most=8).rounds(bad, report=lambda seeds: None) == 2

@@ -8,6 +8,7 @@ was killed goes on as if it had not been.
 
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -149,10 +150,12 @@ class Decision:
         """Return how long the missing cells of a look take one after another, if each takes the median."""
         total = 0.0
         for experiment, words in self.commands(numbers, seeds):
-            known = [record["seconds"] for record in self.records(experiment, self.most)]
             models = next((word.split("=")[1].split(",") for word in words if word.startswith("model=")), [])
-            have = sum(record["model"] in models for record in self.records(experiment, seeds))
-            total += max(0, len(models) * seeds - have) * (statistics.median(known) if known else 0.0)
+            run = [r for r in self.records(experiment, self.most) if not models or r["model"] in models]
+            per_seed = max(Counter(record["seed"] for record in run).values(), default=len(models))
+            have = sum(record["seed"] < FIRST_SEED + seeds for record in run)
+            each = statistics.median(record["seconds"] for record in run) if run else 0.0
+            total += max(0, per_seed * seeds - have) * each
         return total
 
     def rows(self) -> list[dict[str, Any]]:
