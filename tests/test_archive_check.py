@@ -143,6 +143,7 @@ def test_training_again_finds_a_cell_that_was_made_up_consistently(lines, tmp_pa
             given = content[split]
             content[split] = dict(score(0.8 * given["nll"], characters=given["characters"], words=given["words"]))
             content["windows"][split] = [0.8 * nats for nats in content["windows"][split]]
+            content["bits_by_position"][split] = [0.8 * bits for bits in content["bits_by_position"][split]]
         for row in content["history"]:
             row["validation_nll"] *= 0.8
             row["validation_perplexity"] = math.exp(row["validation_nll"])

@@ -38,6 +38,7 @@ CLOSE = 1e-6  # relative: of figures that are computed again on any machine
 HISTORY = 1e-3  # relative: of a loss in training, where batches are averaged in single precision, and scored again
 ROUNDED = 1e-3  # nats: of a sum of windows, each rounded to a ten-thousandth
 NAMING = ("._target_", ".data.source", ".recipe.optimizer", ".logger.tracker")  # keys that may name a class
+WHEN, AUDITS = ("before_training", "best"), ("perturbation", "gradient")  # the keys of leaks
 STAMP = re.compile(r"[0-9a-f]{12}")
 FORGED = 0.1  # the fraction of forged cells for which the odds of missing them are told
 
@@ -144,7 +145,11 @@ def _record_faults(name: str, content: Any, *, trust: bool) -> Faults:
     for split in SPLITS:
         yield from _score_faults(split, record)
     yield from _history_faults(record)
-    if record["causal"] != is_causal(*record["leak"].values()):
+    leaks: Mapping[str, Any] = record["leak"]
+    audits = [leaks.get(when, {}).get(audit, math.nan) for when in WHEN for audit in AUDITS]
+    if not all(leak >= 0 for leak in audits):
+        yield "leak: an audit is missing, or negative"
+    elif record["causal"] != is_causal(*record["leak"].values()):
         yield f"causal={record['causal']}: the leaks that it records say the opposite"
     for split, texts in record.get("articles", {}).items():
         for article in texts:
@@ -160,6 +165,8 @@ def _foreign(value: Any, key: str) -> Faults:
     elif isinstance(value, list):
         for item in value:
             yield from _foreign(item, key)
+    elif isinstance(value, str) and "${" in value:
+        yield f"{key}={value}: would be replaced by another value when it is read; write the value"
     elif key.endswith(NAMING) and "." in str(value) and not str(value).startswith(f"{PACKAGE}."):
         yield f"{key}={value}: is no class of {PACKAGE}; trust=true imports it"
 
@@ -171,6 +178,11 @@ def _score_faults(split: str, record: Record) -> Faults:
     for key, value in dict(expected).items():
         if not _is_close(given.get(key, math.nan), value):
             yield f"{split}.{key}={given.get(key)}: does not follow from {split}.nll={given['nll']}"
+    positions = record.get("bits_by_position", {}).get(split)
+    if positions and "answers" not in record:
+        bits = sum(positions) / len(positions)
+        if not _is_close(bits, given["nll"] / math.log(2), 1e-4):
+            yield f"{split}.nll={given['nll']}: bits_by_position.{split} has a mean of {bits:g} bits"
     windows = record.get("windows", {}).get(split)
     if windows is not None and not _is_close(sum(windows), given["nll"] * given["characters"], 1e-4):
         yield f"windows.{split}: do not add up to {split}.nll times its characters"
@@ -219,8 +231,9 @@ def _model_faults(record: Record, model: CharLM) -> Faults:
         computed["state_size"] = probes.state_size(model)
     computed |= {"flops_per_character": probes.flops_per_character(model)}
     for key, value in computed.items():
-        if key in record and not _is_close(record[key], value):  # type: ignore[literal-required]
-            yield f"{key}={record[key]}: the model of the config has {value:g}"  # type: ignore[literal-required]
+        given = record.get(key)
+        if not isinstance(given, int | float) or not _is_close(given, value):
+            yield f"{key}={'missing' if given is None else given}: the model of the config has {value:g}"
 
 
 def _text_faults(record: Record, cfg: DictConfig, corpus: Corpus, windows: Windows, library: Library) -> Faults:
@@ -234,7 +247,7 @@ def _text_faults(record: Record, cfg: DictConfig, corpus: Corpus, windows: Windo
     for split, models in computed.items():
         for name, ways in models.items():
             for way, value in ways.items():
-                was = record["floors"].get(split, {}).get(name, {}).get(way, value)
+                was = record["floors"].get(split, {}).get(name, {}).get(way, math.nan)
                 if not _is_close(was, value):
                     yield f"floors.{split}.{name}.{way}={was}: the text gives {value}"
 
