@@ -39,6 +39,7 @@ MODELS = (
     "transformer",
     "transformer_xl",
     "trm",
+    "trm_one_step",
     "ut",
 )  # one per class
 KEYS = {

@@ -28,6 +28,14 @@ FORGERIES = {
         lambda record: [record["floors"][split].pop("kneser_ney_5") for split in ("validation", "test")],
         "floors.test.kneser_ney_5.full=",
     ),
+    "a function for a class": (
+        lambda record: record["config"]["model"].update(_target_="hrm_bench.data.sources.read_text"),
+        "config: cannot be used",
+    ),
+    "a value of another kind": (
+        lambda record: record["config"]["recipe"].update(batch_size="many"),
+        "recipe.batch_size=many: must be a whole number",
+    ),
     "replaced text": (lambda record: record["config"]["model"].update(name="${oc.env:A}"), "config.model.name="),
 }  # fmt: skip
 

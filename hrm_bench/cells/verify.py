@@ -57,6 +57,7 @@ class Checked(NamedTuple):
 def check_archive(file: Path, *, trust: bool = False) -> Checked:
     """Check every record of an archive. Raises UsageError if the file is none."""
     library, faults, stamps, unread = Library(), list[str](), Counter[str](), 0
+    unreadable = set[str]()
     named = archive.contents(file)
     identities = Counter(content.get("identity") for _, content in named if isinstance(content, dict))
     for name, content in named:
@@ -64,30 +65,36 @@ def check_archive(file: Path, *, trust: bool = False) -> Checked:
             found = [*_record_faults(name, content, trust=trust)]
             if not found:
                 record = store.upgrade(content)
-                cfg, corpus = config_of(record, library)
+                cfg, corpus = config_of(record, library, unreadable)
                 stamps["today" if record["code"] == code_version(cfg) else "other"] += 1
                 unread += corpus is None
                 found = [*_config_faults(record, cfg, corpus, library)]
         except UsageError as error:
             found = [*error.faults]
+        except Exception as error:  # whatever a config that nobody has checked may lead to
+            found = [f"config: cannot be used ({type(error).__name__}: {' '.join(str(error).split())})"]
         if isinstance(content, dict) and identities[content.get("identity")] > 1:
             found.append(f"identity={content.get('identity')}: the file has this cell more than once")
         faults += [f"{name}: {line}" for line in found]
     return Checked(faults, len(named), stamps, unread)
 
 
-def config_of(record: Record, library: Library) -> tuple[DictConfig, Corpus | None]:
+def config_of(record: Record, library: Library, unreadable: set[str]) -> tuple[DictConfig, Corpus | None]:
     """Return the config of a record as cells have it today, and its text, or None if this is not at hand.
 
-    An archive has no path of a text: that of WikiText is HRM_BENCH_WIKITEXT, or the hub's cache.
+    An archive has no path of a text: that of WikiText is HRM_BENCH_WIKITEXT, or the hub's cache. ``unreadable`` keeps
+    which texts were asked for in vain.
     """
     cfg = completed(record["config"])
     if cfg.data.source in HUB_CONFIGS and not cfg.data.path:
         cfg.data.path = os.environ.get("HRM_BENCH_WIKITEXT") or None
-    try:
-        return cfg, library.load(cfg.data)
-    except UsageError:
-        return cfg, None
+    key = str(cfg.data)
+    if key not in unreadable:
+        try:
+            return cfg, library.load(cfg.data)
+        except UsageError:
+            unreadable.add(key)
+    return cfg, None
 
 
 def odds_of_missing(cells: int, trained: int) -> float:
@@ -107,7 +114,7 @@ def train_again(
     named = archive.contents(file)
     for name, content in draw.sample(named, min(number, len(named))):
         record = store.upgrade(content)
-        cfg, _ = config_of(record, library)
+        cfg, _ = config_of(record, library, set())
         OmegaConf.update(cfg, "logger.mode", "disabled")
         OmegaConf.update(cfg, "logger.tracker", "wandb")
         for key, value in (("force", False), ("fail_fast", False), ("plan", False)):
