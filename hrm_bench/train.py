@@ -17,7 +17,7 @@ from hrm_bench.cells.cell import Cell
 from hrm_bench.records import store
 from hrm_bench.records.facts import value_of
 from hrm_bench.records.schema import Record
-from hrm_bench.report import tables, write
+from hrm_bench.report import articles, tables, write
 from hrm_bench.report.frame import Sweep
 from hrm_bench.report.write import Report
 from hrm_bench.sweeps import costs, display, search, sweep
@@ -118,7 +118,7 @@ def conclude(result: Result, root: Path, stop: StopSignal, *, with_table: bool =
         is_all = len(whole.whole.cells) == len(finished)
         ran = whole if is_all else Sweep.of([record for record in records if "config" in record], path=root)
         if with_table:
-            cli.show(tables.results(ran.whole), tables.baselines(ran.whole))
+            cli.show(tables.results(ran.whole), articles.articles(ran.whole), tables.baselines(ran.whole))
         if not is_all:
             number, place = count(len(whole.whole.cells), "cell"), os.path.relpath(root)
             print(f"The table above has the cells of this command; the files below have all {number} of {place}.")

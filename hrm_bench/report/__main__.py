@@ -5,7 +5,7 @@ from pathlib import Path
 from hrm_bench import cli
 from hrm_bench.errors import UsageError
 from hrm_bench.records import store
-from hrm_bench.report import summaries, tables, write
+from hrm_bench.report import articles, summaries, tables, write
 from hrm_bench.report.frame import Sweep
 
 ALL = Path("multirun")
@@ -31,7 +31,8 @@ def main(words: list[str]) -> int:
         folder = path.with_suffix("") if path.suffix == store.ARCHIVE_SUFFIX else path
         folder.mkdir(exist_ok=True)
         written += write.write_sweep(report, folder)
-        cli.show(tables.results(report.sweeps[0].whole), tables.baselines(report.sweeps[0].whole))
+        study = report.sweeps[0].whole
+        cli.show(tables.results(study), articles.articles(study), tables.baselines(study))
     whole = reports[0]
     if together:
         whole = write.Report.of(sweeps, [section for report in reports for section in report.sections])
