@@ -1,7 +1,10 @@
 """A batch that several processes share, or that is taken in parts, makes the steps of one process in one piece."""
 
+import re
+
 import pytest
 import torch
+from commands import hrm_bench
 from conftest import figures, quick, weights
 
 from hrm_bench.cells.run import cell_folder, run_cell
@@ -42,6 +45,13 @@ def test_micro_batches_take_the_steps_of_whole_ones(alone, tmp_path):
     cfg = quick(*TWENTY_STEPS, "trainer.micro_batches=3")
     run_cell(cfg, tmp_path)
     assert distance(weights(cell_folder(cfg, tmp_path)), alone[1]) < 1e-5
+
+
+@pytest.mark.slow
+def test_a_cell_of_two_processes_with_w_and_b_leaves_one_line_on_the_terminal(tmp_path):
+    done = hrm_bench("trainer=ddp", "logger=wandb", *TWENTY_STEPS, "data=sample", cwd=tmp_path, forked=False)
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"cell 1 of 1: [^\n]*\n", done.stderr)
 
 
 def test_less_precision_is_another_cell_that_trains(alone, tmp_path):

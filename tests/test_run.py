@@ -3,6 +3,7 @@
 import collections
 import csv
 import importlib
+import importlib.metadata
 import json
 import logging
 import math
@@ -21,6 +22,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 import hrm_bench
+from hrm_bench.cells import run as cells_run
 from hrm_bench.cells.cell import Cell
 from hrm_bench.cells.host import LEVELS
 from hrm_bench.cells.run import _check_best, cell_folder, clear, fail, run_cell
@@ -235,6 +237,33 @@ def test_a_cell_that_raises_leaves_a_record_that_says_why(tmp_path, monkeypatch)
     folder = cell_folder(cfg, tmp_path)
     assert store.read(folder)["status"] == "failed"
     assert "Traceback" in (folder / "log.txt").read_text()
+
+
+def test_a_cell_runs_from_a_checkout_that_is_not_installed(tmp_path, monkeypatch):
+    def of_installed(name):
+        if name == "hrm_bench":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return importlib.metadata.version(name)
+
+    monkeypatch.setattr(cells_run, "version", of_installed)
+    record = run_cell(quick(*FEW), tmp_path)
+    assert record["status"] == "finished", record["reason"]
+    assert record["versions"]["hrm_bench"] == hrm_bench.__version__
+
+
+def test_a_text_that_is_gone_when_training_ends_costs_nothing(tmp_path, monkeypatch):
+    text = tmp_path / "mine.txt"
+    text.write_text("some words of a text " * 400)
+    fit = cells_run.fit
+
+    def then_gone(*arguments, **more):
+        fit(*arguments, **more)
+        text.unlink()
+
+    monkeypatch.setattr(cells_run, "fit", then_gone)
+    record = run_cell(quick(*FEW, "data=text_file", f"data.path={text}"), tmp_path / "sweep")
+    assert record["status"] == "finished", record["reason"]
+    assert len(record["articles"]["test"]) == 8
 
 
 def test_a_cell_that_diverges_fails(tmp_path):

@@ -334,6 +334,15 @@ def test_a_config_cannot_name_a_function_to_call(tmp_path):
     assert "model._target_=os.system: must be a subclass of hrm_bench.charlm.CharLM" in done.stderr
 
 
+def test_planning_many_cells_is_told_before_anything_else(tmp_path):
+    seeds = ",".join(map(str, range(120)))
+    done = hrm_bench("-m", *QUICK, "logger=none", f"seed={seeds}", "plan=true", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[0] == "planning 120 cells"
+    few = hrm_bench("-m", *QUICK, "logger=none", "seed=1,2", "plan=true", cwd=tmp_path)
+    assert "planning" not in few.stderr
+
+
 def test_a_plan_shows_what_would_run_and_how_long_and_runs_nothing(tmp_path):
     words = [*NO_LOGGER, "seed=1,2,3", "-m"]
     first = hrm_bench(*NO_LOGGER, "seed=2", cwd=tmp_path)

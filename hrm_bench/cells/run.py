@@ -8,7 +8,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import numpy
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from hrm_bench import numerics
+from hrm_bench import __version__, numerics
 from hrm_bench.cells import compiling, preflight
 from hrm_bench.cells.cell import Cell
 from hrm_bench.cells.host import log_to, undisturbed
@@ -176,7 +176,7 @@ def _train_and_measure(cell: Cell, mirror: Tracker, provenance: dict[str, str], 
         numerics.check()
     torch.set_num_threads(cfg.trainer.num_threads)
     peak_memory.reset(cfg.trainer.accelerator)
-    windows = load_windows(cfg, corpus)
+    windows, held_out = load_windows(cfg, corpus), articles.of_cell(cfg.data, corpus, cell.library)
     scale = {name: getattr(windows, name).symbols_per_character for name in ("train", "validation")}
     recorder = Recorder(folder, mirror, has_memory=cell.memory != "none", symbols_per_character=scale)
     model = build(cfg, len(corpus.vocabulary))
@@ -200,7 +200,7 @@ def _train_and_measure(cell: Cell, mirror: Tracker, provenance: dict[str, str], 
     recorder.write_history()
     best_epoch = snapshots.load_best(model, folder)
     _check_best(best_epoch, recorder.history)
-    record = _measure(cell, model, windows)
+    record = _measure(cell, model, windows, held_out)
     if record["status"] == "failed" and cfg.fail_fast:
         stop.request(FAIL_FAST)
     num_read = len(recorder.history) * characters_per_epoch(cfg, windows)
@@ -218,7 +218,7 @@ def _train_and_measure(cell: Cell, mirror: Tracker, provenance: dict[str, str], 
     return record
 
 
-def _measure(cell: Cell, model: CharLM, windows: Windows) -> Record:
+def _measure(cell: Cell, model: CharLM, windows: Windows, held_out: Mapping[str, Sequence[articles.Held]]) -> Record:
     """Score a model with its best weights and measure everything about it.
 
     If a measure fails, the record has the others, the scores among them, and names the failure.
@@ -240,7 +240,7 @@ def _measure(cell: Cell, model: CharLM, windows: Windows) -> Record:
         floors=baselines,
         has_memory=cell.memory != "none",
         precision=cfg.trainer.precision,
-        held_out=articles.of_cell(cfg.data, corpus, cell.library),
+        held_out=held_out,
     )
     record, failures = measure(trained)
     record["status"] = "failed" if failures else "finished"
@@ -276,7 +276,7 @@ def _close(folder: Path, record: Record) -> Record:
 
 def _opening(cell: Cell, notes: list[str]) -> Record:
     """Return what is known of a cell before it runs."""
-    packages = {name: version(name) for name in ("hrm_bench", "torch", "lightning")}
+    packages = {"hrm_bench": __version__} | {name: version(name) for name in ("torch", "lightning")}
     record = Record(
         schema_version=SCHEMA_VERSION,
         identity=cell.identity,
