@@ -55,8 +55,12 @@ def _check(file: Path, values: Mapping[str, Any]) -> int:
     if values["train"] and not faults:
         draw = random.Random(values["seed"] or None)
         faults = verify.train_again(file, values["train"], tolerance=values["tolerance"], draw=draw)
-        odds = verify.odds_of_missing(checked.cells, min(values["train"], checked.cells))
-        print(f"Were a tenth of the {checked.cells} cells forged, so many trained cells would miss it with {odds:.0%}.")
+        trained = min(values["train"], checked.cells)
+        odds = verify.odds_of_missing(checked.cells, trained)
+        print(
+            f"If a tenth of the cells were forged, training {trained} of {checked.cells} again would miss them with "
+            f"probability {odds:.2f}."
+        )
     for line in faults:
         print(line)
     print(verify.summary(checked, faults))

@@ -15,6 +15,7 @@ from hrm_bench.errors import UsageError, allowed
 
 if TYPE_CHECKING:
     from hrm_bench.records.papers import Paper
+    from hrm_bench.report.claims import Judged
 
 ALL = Path("multirun")
 HELP = cli.Help(
@@ -95,8 +96,11 @@ def _plan(experiments: Sequence[str], words: Sequence[str]) -> int:
     return 0
 
 
-def _conclude(paper: "Paper", experiments: Sequence[str], file: Path) -> None:
-    """Print results and verdicts of what has finished, and write the page. Raises UsageError if nothing has."""
+def _conclude(paper: "Paper", experiments: Sequence[str], file: Path, judged: "Judged | None" = None) -> None:
+    """Print the verdicts and write the page. Raises UsageError if no cell has finished.
+
+    ``judged`` are the findings of rounds, which have shown their results; else all finished cells are judged.
+    """
     from hrm_bench.records import store
     from hrm_bench.report import summaries, tables, write
     from hrm_bench.report.frame import Sweep
@@ -109,7 +113,11 @@ def _conclude(paper: "Paper", experiments: Sequence[str], file: Path) -> None:
     if not sweeps:
         raise UsageError(f"{file}: no cell of its experiments has finished; see above")
     report = write.Report.of(sweeps, papers=[paper])
-    cli.show(*(tables.results(sweep.whole) for sweep in sweeps), summaries.verdicts(report.judged))
+    if judged is None:
+        cli.show(*(tables.results(sweep.whole) for sweep in sweeps))
+    else:
+        report = report._replace(judged=judged)
+    cli.show(summaries.verdicts(report.judged))
     if missing := summaries.missing(report.judged):
         cli.show(missing)
     folder = ALL / file.stem
@@ -152,10 +160,8 @@ def _with_cases(experiments: Sequence[str], words: Sequence[str]) -> list[str]:
 
 def _decide(paper: "Paper", file: Path, rest: Sequence[str], most: int, minutes: float) -> int:
     """Run seeds in rounds until each claim is decided, then print and write the verdicts."""
-    from hrm_bench.records import store
     from hrm_bench.records.facts import PUBLISHED
-    from hrm_bench.report import summaries, write
-    from hrm_bench.report.frame import Sweep
+    from hrm_bench.report import summaries
     from hrm_bench.sweeps.decide import Decision
     from hrm_bench.table import count
 
@@ -172,21 +178,12 @@ def _decide(paper: "Paper", file: Path, rest: Sequence[str], most: int, minutes:
         return 0
     status = decision.rounds(
         lambda experiment, words: _run(experiment, [*words, *rest]),
-        minutes=minutes,
+        minutes=None if math.isinf(minutes) else minutes,
         report=lambda seeds: cli.show(summaries.rounds(decision.rows(), seeds)),
     )
     if status not in (0, 1):
         return status
-    names = [name for name in paper.experiments if any(map(store.is_finished, store.read_whole(ALL / name)))]
-    if not names:
-        raise UsageError(f"{file}: no cell of its experiments has finished; see above")
-    sweeps = [Sweep.of(store.read_whole(ALL / name), name, ALL / name) for name in names]
-    report = write.Report.of(sweeps, papers=[paper])._replace(judged=decision.judged())
-    cli.show(summaries.verdicts(report.judged))
-    folder = ALL / file.stem
-    folder.mkdir(exist_ok=True)
-    for path in write.write_together(report, [], folder):
-        print(f"Written: {path}")
+    _conclude(paper, paper.experiments, file, decision.judged())
     if still := decision.open:
         print(
             f"Not decided by {most} seeds or in this time: {len(still)} of {count(len(decision.questions), 'claim')}."

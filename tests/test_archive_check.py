@@ -108,7 +108,9 @@ def test_a_good_archive_has_no_fault_and_trains_again_to_the_same_figures(lines,
     assert archive.main(["check", str(file), "train=2", "tolerance=0.000001"]) == 0
     told = capsys.readouterr().out.splitlines()
     assert told[-1] == "2 cells (2 by the code of today): no faults"
-    assert told[-2] == "Were a tenth of the 2 cells forged, so many trained cells would miss it with 0%."
+    assert told[-2] == (
+        "If a tenth of the cells were forged, training 2 of 2 again would miss them with probability 0.00."
+    )
     assert sum("trained again" in line for line in told) == 4
 
 

@@ -46,7 +46,7 @@ Faults = Iterator[str]
 
 
 class Checked(NamedTuple):
-    """What the check of an archive has given."""
+    """The result of checking an archive."""
 
     faults: list[str]  # one line each
     cells: int
@@ -202,15 +202,12 @@ def _history_faults(record: Record) -> Faults:
     epochs = [row["epoch"] for row in record["history"]]
     if epochs != [*range(1, len(epochs) + 1)]:
         yield "history: its epochs are not 1, 2, 3 and so on"
+    best = record["validation"]["nll"]
     for row in record["history"]:
-        if row["epoch"] == record["best_epoch"] and not _is_close(row["validation_nll"], _best(record), HISTORY):
+        if row["epoch"] == record["best_epoch"] and not _is_close(row["validation_nll"], best, HISTORY):
             yield f"best_epoch={record['best_epoch']}: its loss in the history is not validation.nll"
     if not record["config"]["recipe"].get("max_epochs", math.inf) >= len(epochs):
         yield f"history: has more epochs than recipe.max_epochs={record['config']['recipe']['max_epochs']}"
-
-
-def _best(record: Record) -> float:
-    return record["validation"]["nll"]
 
 
 def _config_faults(record: Record, cfg: DictConfig, corpus: Corpus | None, library: Library) -> Faults:
