@@ -26,7 +26,7 @@ COMMANDS = {  # every command besides training, with what it does
     "audit": "check that a model sees no later character, and which loss trains which part",
     "claims": "train what the claims of a file need, and decide them",
     "compare": "compare models by scores per seed that were made elsewhere",
-    "evaluate": "score the trained cells of a sweep in other ways: sliding windows, averaged seeds, halting",
+    "evaluate": "score the trained cells of a sweep in other ways: sliding windows, averaged seeds, adaptation",
     "floors": "show what n-gram models reach on the same text",
     "generate": "continue a text with a trained cell",
     "new": "write a folder for a study of one's own: model, text, claim, notebook",

@@ -1,38 +1,73 @@
-"""``python -m hrm_bench.evaluate FOLDER``: score the trained cells of a sweep otherwise, see ``evidence.rescoring``."""
+"""``python -m hrm_bench.evaluate FOLDER``: score the trained cells of a sweep in other ways.
 
+``evidence.rescoring`` has these ways. With ``adapt=...`` it is ``evidence.adaptation`` instead.
+"""
+
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from hrm_bench import cli
-from hrm_bench.errors import UsageError
+from hrm_bench.errors import UsageError, choices
 
+if TYPE_CHECKING:
+    from hrm_bench.cells.reopen import Reopened
+    from hrm_bench.evidence.adaptation import Group, Mixture
+    from hrm_bench.records.schema import Adaptation, Rescoring
+
+PARTS = ("cache", "dynamic", "counts")
 HELP = cli.Help(
     name="evaluate",
-    words="FOLDER",
-    arguments={"FOLDER": "a sweep; its causal cells are rescored, and evaluation.json and .md written into it"},
+    words="FOLDER [adapt=cache,dynamic,counts]",
+    arguments={
+        "FOLDER": "a sweep; its causal cells are rescored, and evaluation.json and .md written into it",
+        "adapt=": "show instead what the cells gain from the text that they have read so far, by these ways or some of "
+        "them: a cache of states, dynamic evaluation (training goes on), n-gram counts; adaptation.json and .md",
+    },
     example="multirun/recipes",
 )
 
 
 def main(words: list[str]) -> int:
     """Rescore all causal cells of a sweep, print the scores and write them."""
-    if len(words) != 1:
+    folders, options = [word for word in words if "=" not in word], [word for word in words if "=" in word]
+    if len(folders) != 1 or len(options) > 1 or any(not word.startswith("adapt=") for word in options):
         raise HELP.misuse(words)
+    parts = options[0].removeprefix("adapt=").split(",") if options else []
+    if unknown := [part for part in parts if part not in PARTS]:
+        raise UsageError(*(choices(f"adapt={part}", part, PARTS) for part in unknown))
 
+    from hrm_bench.records import store
+    from hrm_bench.report import adaptation, summaries
+    from hrm_bench.report.frame import Sweep
+
+    folder = Path(folders[0])
+    records = [record for record in store.read_all(folder) if store.is_finished(record)] if folder.is_dir() else []
+    causal = [variant for variant in Sweep.of(records).whole.variants.itertuples() if variant.causal] if records else []
+    if not causal:
+        raise UsageError(f"{folder}: no finished causal cells here; give the folder of a sweep")
+    path = _adapt(folder, causal, parts) if parts else _rescore(folder, causal)
+    sweep = Sweep.of(records, path=folder)
+    tables = [adaptation.adaptation(sweep)] if parts else summaries.rescoring(sweep)
+    shown = [table for table in tables if table]
+    with store.replacing(path.with_suffix(".md")) as file:
+        file.write("\n".join(table.markdown() for table in shown).encode())
+    cli.show(*shown)
+    print(f"Written: {path}\nWritten: {path.with_suffix('.md')}")
+    print(f"python -m hrm_bench.report {folder} adds these scores to its page.")
+    return 0
+
+
+def _rescore(folder: Path, variants: Sequence[Any]) -> Path:
+    """Read the cells in other ways; return the file of their scores."""
     from hrm_bench.cells.reopen import reopen
     from hrm_bench.evidence.probes import in_precision
     from hrm_bench.evidence.rescoring import rescore
     from hrm_bench.records import store
     from hrm_bench.records.schema import RESCORING_FILE
-    from hrm_bench.report import summaries
-    from hrm_bench.report.frame import Sweep
 
-    folder = Path(words[0])
-    records = [record for record in store.read_all(folder) if store.is_finished(record)] if folder.is_dir() else []
-    causal = [variant for variant in Sweep.of(records).whole.variants.itertuples() if variant.causal] if records else []
-    if not causal:
-        raise UsageError(f"{folder}: no finished causal cells here; give the folder of a sweep")
-    scores = []
-    for variant in causal:
+    scores: list[Rescoring] = []
+    for variant in variants:
         cells = reopen(folder, list(variant.records.values()))
         texts = {"validation": cells.windows.validation, "test": cells.windows.test}
         with in_precision(next(iter(cells.models.values())), cells.precision):
@@ -40,14 +75,50 @@ def main(words: list[str]) -> int:
                 variant.label, cells.models, cells.windows.train, texts, with_counts=cells.ngrams_are_affordable
             )
     store.write_json(folder / RESCORING_FILE, {"answers": scores})
-    shown = [table for table in summaries.rescoring(Sweep.of(records, path=folder)) if table]
-    path = folder / Path(RESCORING_FILE).with_suffix(".md")
-    with store.replacing(path) as file:
-        file.write("\n".join(table.markdown() for table in shown).encode())
-    cli.show(*shown)
-    print(f"Written: {folder / RESCORING_FILE}\nWritten: {path}")
-    print(f"python -m hrm_bench.report {folder} adds these scores to its page.")
-    return 0
+    return folder / RESCORING_FILE
+
+
+def _adapt(folder: Path, variants: Sequence[Any], parts: Sequence[str]) -> Path:
+    """Have the cells adapt while they read; return the file of their scores, which is written after every cell."""
+    from hrm_bench.cells.reopen import reopen
+    from hrm_bench.evidence.adaptation import adapt, by_mixture
+    from hrm_bench.records import store
+    from hrm_bench.records.schema import ADAPTATION_FILE
+
+    path = folder / ADAPTATION_FILE
+    answers: list[Adaptation] = []
+    opened = [(variant.label, reopen(folder, list(variant.records.values()))) for variant in variants]
+    groups = [_groups(label, cells, parts) for label, cells in opened]  # all faults come before the first cell is read
+    for (label, cells), texts in zip(opened, groups, strict=True):
+        mixtures: dict[int, list[Mixture]] = {}
+        for seed, model in cells.models.items():
+            mixtures[seed] = adapt(model, texts, parts, precision=cells.precision)
+            store.write_json(path, {"answers": answers + by_mixture(label, mixtures)})
+            print(f"{label}: seed {seed} is done", flush=True)
+        answers += by_mixture(label, mixtures)
+    return path
+
+
+def _groups(label: str, cells: "Reopened", parts: Sequence[str]) -> "dict[str, Group]":
+    """Return the texts that a variant's cells read."""
+    from hrm_bench.data.kneser_ney import MOST_COUNTED
+    from hrm_bench.evidence import adaptation
+    from hrm_bench.evidence.articles import that_choose
+    from hrm_bench.evidence.rescoring import check_lengths
+
+    train, scored = cells.windows.train, {"validation": cells.windows.validation, "test": cells.windows.test}
+    check_lengths(label, scored)
+    counts = None
+    if "counts" in parts:
+        if not cells.ngrams_are_affordable:
+            rest = ",".join(part for part in PARTS[:-1] if part in parts) or PARTS[0]
+            raise UsageError(
+                f"adapt=counts: {label} has {len(train.indices):,} training characters, and at most {MOST_COUNTED:,} "
+                f"can be counted; type adapt={rest}"
+            )
+        counts = adaptation.trained_counts(train.indices, len(cells.corpus.vocabulary))
+    choosing = [held.samples for held in that_choose(cells.data, cells.corpus)]
+    return adaptation.groups(choosing, scored, counts)
 
 
 if __name__ == "__main__":

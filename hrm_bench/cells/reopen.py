@@ -33,6 +33,8 @@ class Reopened(NamedTuple):
     models: dict[int, CharLM]  # by seed, in evaluation mode
     windows: Windows  # of the text that all of them were trained on
     precision: str  # in which they were scored
+    data: DictConfig  # the config of the text
+    corpus: Corpus
 
     @property
     def ngrams_are_affordable(self) -> bool:
@@ -51,7 +53,7 @@ def reopen(sweep: Path, records: Sequence[Record]) -> Reopened:
     cfg, corpus = _with_text(sweep, records[0])
     torch.set_num_threads(cfg.trainer.num_threads)
     models = {seed: load_cell(folder).eval() for seed, folder in folders.items()}
-    return Reopened(models, load_windows(cfg, corpus), cfg.trainer.precision)
+    return Reopened(models, load_windows(cfg, corpus), cfg.trainer.precision, cfg.data, corpus)
 
 
 def _with_text(sweep: Path, record: Record) -> tuple[DictConfig, Corpus]:

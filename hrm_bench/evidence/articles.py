@@ -21,6 +21,7 @@ from hrm_bench.data import sources
 from hrm_bench.data.corpora import Corpus, Library, Request
 from hrm_bench.data.text import Text
 from hrm_bench.data.windows import EvaluationBatches, Samples
+from hrm_bench.errors import UsageError
 from hrm_bench.evidence.probes import MAX_LANES, in_precision
 from hrm_bench.records.schema import Article
 
@@ -96,17 +97,44 @@ def rest(text: str, start: int, *, window: int) -> list[Piece]:
     return [Piece(f"characters {place + 1:,} to {place + length:,}", text[place : place + length]) for place in places]
 
 
+def that_choose(data: DictConfig, corpus: Corpus) -> list[Held]:
+    """Return the texts on which mixing weights are chosen, at least two.
+
+    Of WikiText they are the articles kept for it. Of any other text they are the held-out pieces of validation, which
+    are no part of the scored text either. Raises UsageError if there are fewer, or the scored text has some of them.
+    """
+    if Request.of(data).source in sources.HUB_CONFIGS:
+        _, validation, _ = ("".join(split) for split in Request.of(data).splits())
+        chosen = choosing(validation)
+        first = min(validation.index(piece.text) for piece in chosen)
+        end = len(validation) if data.validation_chars is None else data.validation_start + data.validation_chars
+        if end > first:
+            raise UsageError(
+                f"data.validation_chars={data.validation_chars}: from character {first + 1:,} of validation on lie the "
+                f"articles that choose; train with data.validation_chars={first - data.validation_start} or fewer"
+            )
+    else:
+        chosen = pieces(data, window=data.window)["validation"]
+    held = _held("validation", chosen, data, corpus)
+    if len(held) < 2:
+        raise UsageError(
+            f"data.validation_chars={data.validation_chars}: what follows the scored validation text is too short to "
+            "choose weights on; train with a smaller one"
+        )
+    return held
+
+
 def of_cell(data: DictConfig, corpus: Corpus, library: Library) -> dict[str, list[Held]]:
     """Return the held-out pieces that have a whole window, by split, each in samples as the cell's own text is."""
     texts = library.derive(corpus, ("articles", str(data)), lambda: pieces(data, window=data.window))
-    encoded = {
-        split: [(p.title, Text.read([p.text], corpus.vocabulary)) for p in some] for split, some in texts.items()
-    }
+    return {split: _held(split, some, data, corpus) for split, some in texts.items()}
+
+
+def _held(split: str, some: Sequence[Piece], data: DictConfig, corpus: Corpus) -> list[Held]:
+    """Return the pieces of a split that have a whole window."""
+    encoded = [(piece.title, Text.read([piece.text], corpus.vocabulary)) for piece in some]
     shape = {"window": data.window, "windows_per_sample": data.windows_per_sample}
-    return {
-        split: [Held(title, Samples(split, text, **shape)) for title, text in some if len(text) > data.window]
-        for split, some in encoded.items()
-    }
+    return [Held(title, Samples(split, text, **shape)) for title, text in encoded if len(text) > data.window]
 
 
 @torch.no_grad()

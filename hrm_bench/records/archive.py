@@ -1,8 +1,8 @@
 """The records of a sweep as one file, and back, so that a text that quotes them can keep them beside it.
 
-The file has one line per record, and one per result of the whole sweep (evaluation.json, search.json). It has no
-weights. A report can be made of it, and after unpacking the sweep's command runs only what is missing. The path of a
-text on the machine that ran a cell is left out, unless the path is what defines the text.
+The file has one line per record, and one per result of the whole sweep (evaluation.json, adaptation.json,
+search.json). It has no weights. A report can be made of it, and after unpacking the sweep's command runs only what is
+missing. The path of a text on the machine that ran a cell is left out, unless the path is what defines the text.
 """
 
 import json
@@ -11,10 +11,10 @@ from typing import Any
 
 from hrm_bench.errors import UsageError
 from hrm_bench.records import store
-from hrm_bench.records.schema import RESCORING_FILE, SEARCH_FILE
+from hrm_bench.records.schema import ADAPTATION_FILE, RESCORING_FILE, SEARCH_FILE
 from hrm_bench.records.store import RECORD_FILE
 
-SWEEP_FILES = (RESCORING_FILE, SEARCH_FILE)
+SWEEP_FILES = (RESCORING_FILE, ADAPTATION_FILE, SEARCH_FILE)
 
 
 def pack(sweep: Path, file: Path) -> int:

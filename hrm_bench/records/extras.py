@@ -10,7 +10,17 @@ from typing import Any
 
 from hrm_bench.errors import UsageError
 from hrm_bench.records import store
-from hrm_bench.records.schema import MANIFEST_FILE, RESCORING_FILE, SEARCH_FILE, Rescoring, Search, Study, Trial
+from hrm_bench.records.schema import (
+    ADAPTATION_FILE,
+    MANIFEST_FILE,
+    RESCORING_FILE,
+    SEARCH_FILE,
+    Adaptation,
+    Rescoring,
+    Search,
+    Study,
+    Trial,
+)
 
 
 def sweep_name(path: Path) -> str:
@@ -23,6 +33,13 @@ def read_rescoring(path: Path) -> list[Rescoring]:
     content = _read(path, RESCORING_FILE) or {"answers": []}
     rescoring: list[Rescoring] = content["answers"]
     return rescoring
+
+
+def read_adaptation(path: Path) -> list[Adaptation]:
+    """Read what ``evaluate adapt=...`` has scored of a sweep; empty if nothing."""
+    content = _read(path, ADAPTATION_FILE) or {"answers": []}
+    adaptation: list[Adaptation] = content["answers"]
+    return adaptation
 
 
 def read_search(path: Path) -> Search | None:

@@ -7,6 +7,7 @@ from typing_extensions import TypedDict  # which pydantic needs before Python 3.
 
 SCHEMA_VERSION = 3
 RESCORING_FILE = "evaluation.json"  # beside a sweep's cells: {"answers": [Rescoring, ...]}
+ADAPTATION_FILE = "adaptation.json"  # beside a sweep's cells: {"answers": [Adaptation, ...]}
 SEARCH_FILE = "search.json"  # beside a sweep's cells: a Search
 MANIFEST_FILE = "sweep.json"  # beside a sweep's cells: a Manifest
 
@@ -161,6 +162,17 @@ class Rescoring(TypedDict):
     with_counts: list[float] | None  # None if the training text is too long to be counted
     segments: dict[str, list[float]]  # by their number; empty for a model of one segment
     halting: list[Halting]  # empty for a model without Q head
+
+
+class Adaptation(TypedDict):
+    """What a variant predicts in a mixture with what it has read of the text; a list has one value per seed."""
+
+    variant: str
+    predictors: list[str]
+    seeds: list[int]
+    weights: list[list[float]]  # of the predictors
+    settings: list[dict[str, str]]  # what was chosen of a predictor besides its weight
+    perplexity: dict[str, list[float]]  # by split
 
 
 class Manifest(TypedDict):

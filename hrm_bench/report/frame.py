@@ -14,11 +14,11 @@ import pandas
 
 from hrm_bench.intervals import Difference, difference, rate, sd
 from hrm_bench.records import store
-from hrm_bench.records.extras import read_baselines, read_rescoring, read_search, sweep_name
+from hrm_bench.records.extras import read_adaptation, read_baselines, read_rescoring, read_search, sweep_name
 from hrm_bench.records.facts import is_on_plateau, same_text
 from hrm_bench.records.grouping import Variant, grouped
 from hrm_bench.records.papers import published_figure
-from hrm_bench.records.schema import Record, Rescoring, Search
+from hrm_bench.records.schema import Adaptation, Record, Rescoring, Search
 from hrm_bench.records.tidy import cells
 from hrm_bench.statistics import holm
 
@@ -49,6 +49,7 @@ class Sweep:
     whole: Study
     studies: list[Study]  # one per experiment
     rescoring: list[Rescoring]
+    adaptation: list[Adaptation]
     search: Search | None
 
     @classmethod
@@ -69,7 +70,7 @@ class Sweep:
             title = experiment if name in ("", experiment) else f"{experiment} ({name})"
             rows = whole.variants if len(some) == len(table) else variants(some.record.tolist(), baselines)
             studies.append(Study(title, some, rows))
-        extras = (read_rescoring(path), read_search(path)) if path else ([], None)
+        extras = (read_rescoring(path), read_adaptation(path), read_search(path)) if path else ([], [], None)
         return cls(called, records, whole, studies, *extras)
 
 

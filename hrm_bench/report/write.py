@@ -13,7 +13,7 @@ from hrm_bench.drawing import Plot, slug
 from hrm_bench.records import store
 from hrm_bench.records.papers import Paper
 from hrm_bench.records.schema import Record
-from hrm_bench.report import articles, claims, plots, summaries, tables
+from hrm_bench.report import adaptation, articles, claims, plots, summaries, tables
 from hrm_bench.report.answer import answers
 from hrm_bench.report.frame import RESULTS, Sweep
 from hrm_bench.report.plots import Plots
@@ -35,7 +35,7 @@ STUDY: Makers = {
     "Audits": [tables.leaks, tables.coverage],
     "Train again": [tables.commands],
 }
-RESCORING: Makers = {"": [plots.rescoring, summaries.rescoring]}
+RESCORING: Makers = {"": [plots.rescoring, summaries.rescoring, adaptation.adaptation]}
 SEARCHES: Makers = {"": [plots.search, summaries.search]}
 
 
