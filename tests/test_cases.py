@@ -8,6 +8,7 @@ from conftest import QUICK
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from hrm_bench.cells.cell import Cell
 from hrm_bench.config.compose import compose
 from hrm_bench.config.identity import cell_name
 from hrm_bench.config.words import conf_folder, quoted
@@ -42,6 +43,28 @@ def test_a_word_of_the_command_wins_over_the_cases_and_equal_cells_are_one(tmp_p
     folders = planned(cases, "recipe.budget=500", "seed=1,2", cwd=tmp_path)
     assert len(folders) == 2
     assert {folder.split("-")[1] for folder in folders} == {"seed1", "seed2"}
+
+
+@pytest.mark.parametrize("word", ["recipe.max_epochs=3", "recipe.max_epochs=${seed}"])
+def test_seeds_that_are_planned_together_are_the_cells_that_they_are_alone(word, tmp_path):
+    folders = planned("model=hrm_memory", "memory=carry", word, "seed=3,4,0005,6", cwd=tmp_path)
+    fingerprint = corpora.load(compose("data=sample").data).fingerprint
+    assert folders == [
+        cell_name(compose("data=sample", "model=hrm_memory", "memory=carry", word, f"seed={seed}"), fingerprint)
+        for seed in (3, 4, 5, 6)
+    ]
+
+
+def test_a_cell_of_another_seed_is_as_if_composed_by_itself(tmp_path):
+    first, second = (
+        Cell.of(compose("data=sample", "model=hrm", "recipe=tuned", word), tmp_path, ["model=hrm", word])
+        for word in ("seed=1", "seed=2")
+    )
+    again = first.reseeded(2, ["model=hrm", "seed=2"])
+    assert again.config == second.config
+    assert first.config.seed == 1
+    for name in ("values", "but_for_seed", "identity", "parts", "folder", "label", "overrides", "memory"):
+        assert getattr(again, name) == getattr(second, name), name
 
 
 def test_a_fault_in_a_case_is_one_line(tmp_path):

@@ -40,11 +40,21 @@ def identity(cfg: DictConfig, fingerprint: str) -> str:
         cfg: the cell's config.
         fingerprint: a hash of the characters that the cell reads.
     """
+    return digest(described(cfg, fingerprint))
+
+
+def digest(parts: dict[str, Any]) -> str:
+    """Return twelve hexadecimal digits of what ``described`` returns."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def described(cfg: DictConfig, fingerprint: str) -> dict[str, Any]:
+    """Return all values that an identity stands for, by group."""
     values = typed(typing.cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True)))
     excluded = {"name"} if uses_memory(cfg) else {"name", "gate_learning_rate"}
     recipe = {key: value for key, value in _given(values, "recipe").items() if key not in excluded}
     trainer = {key: value for key, value in _given(values, "trainer").items() if key != "snapshot_seconds"}
-    described = {
+    parts = {
         "model": _model(values["model"]),
         "memory": _memory(cfg, _given(values, "memory")),
         "data": {key: values["data"][key] for key in ("window", "order", "windows_per_sample")},
@@ -55,12 +65,12 @@ def identity(cfg: DictConfig, fingerprint: str) -> str:
     }
     if (vocabulary := values["data"]["vocabulary"]) != OFF["data"]["vocabulary"]:
         # The fingerprint has the content of a file.
-        described["vocabulary"] = vocabulary if vocabulary in VOCABULARIES else "file"
+        parts["vocabulary"] = vocabulary if vocabulary in VOCABULARIES else "file"
     if (limit := values["data"]["vocabulary_limit"]) is not None:
-        described["vocabulary_limit"] = limit
+        parts["vocabulary_limit"] = limit
     if values["scale"] != 1:
-        described["scale"] = values["scale"]
-    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:12]
+        parts["scale"] = values["scale"]
+    return parts
 
 
 def _model(given: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ of ConfigLoaderImpl the method ``_apply_overrides_to_config`` (values into a com
 import copy
 import functools
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from hrm_bench.records.schema import Record
     from hrm_bench.sweeps.sweep import Shared
     from hrm_bench.training.stopping import StopSignal
+
+PLAIN_SEED = re.compile(r"seed=(0|[1-9][0-9]{0,8})")
 
 
 @dataclass
@@ -63,6 +66,7 @@ class CellSweeper(BasicSweeper):
         self.cases = cases
         self.search = search
         self.composed: dict[tuple[str, ...], DictConfig] = {}  # by the words of a cell that choose configs
+        self.planned: dict[tuple[str, ...], Cell] = {}  # the first cell by its words but the seed; see _cell
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run the cells. The command exits here, because Hydra drops what a sweeper returns."""
@@ -134,13 +138,26 @@ class CellSweeper(BasicSweeper):
         return combinations
 
     def _cell(self, words: Sequence[str], root: Path, shared: "Shared") -> "Cell":
-        """Return the checked cell that these words compose. Raises UsageError."""
-        from hrm_bench.config.compose import not_searched
+        """Return the checked cell that these words compose. Raises UsageError.
+
+        Checks take 10 ms, so cells that differ in the seed alone are checked once, unless a value is made of the seed.
+        """
+        from hrm_bench.config.compose import explained, not_searched
         from hrm_bench.sweeps.sweep import plan
 
+        seeds = [word.removeprefix("seed=") for word in words if PLAIN_SEED.fullmatch(word)]
+        but_for_seed = tuple(word for word in words if not PLAIN_SEED.fullmatch(word))
+        if len(seeds) == 1 and (alike := self.planned.get(but_for_seed)):
+            return alike.reseeded(int(seeds[0]), words)
         cfg = self._composed(words)
+        is_of_seed = "seed}" in OmegaConf.to_yaml(cfg)
+        note = not_searched(cfg)
+        with explained():
+            OmegaConf.resolve(cfg)  # once: whoever reads an interpolation parses it
         cell = plan(cfg, words, root, shared)
-        if note := not_searched(cfg):
+        if len(seeds) == 1 and not is_of_seed:
+            self.planned[but_for_seed] = cell
+        if note:
             shared.print(note)
         return cell
 
