@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import inspect
 import itertools
 import os
 from pathlib import Path
@@ -26,6 +27,9 @@ MODELS = sorted(path.stem for path in (conf_folder() / "model").glob("*.yaml"))
 SMALL = ["data=sample", "data.window=8", "model.width=16", "model.num_heads=2", "model.hidden_width=24"]
 QUICK = [*SMALL, "data.train_chars=2000", "data.validation_chars=500", "data.test_chars=500", "recipe.max_epochs=3"]
 FEW = ["data.train_chars=420", "data.validation_chars=100", "data.test_chars=100", "recipe.max_epochs=3"]  # 4 batches
+can_compile = pytest.mark.skipif(
+    "recompile_limit" not in inspect.signature(torch.compile).parameters, reason="this PyTorch cannot compile training"
+)
 TIMINGS = {"seconds", "train_seconds", "characters_per_second", "peak_memory"}
 
 

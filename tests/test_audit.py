@@ -5,7 +5,7 @@ import functools
 import pytest
 import torch
 from commands import hrm_bench
-from conftest import SMALL, small
+from conftest import SMALL, can_compile, small
 
 from hrm_bench.evidence.coverage import gradient_coverage
 from hrm_bench.objectives import DeepSupervision, task_loss
@@ -72,6 +72,7 @@ def test_an_objective_of_three_optimizers_has_the_losses_that_it_names():
     assert coverage["q_head"] == NONE
 
 
+@can_compile
 def test_the_coverage_of_a_compiled_model_is_its_own(monkeypatch):
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     model = small("model=transformer")

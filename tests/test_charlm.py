@@ -4,7 +4,7 @@ import functools
 
 import pytest
 import torch
-from conftest import MODELS, SMALL, fitting, having, keys, random_batch, small, train, trainer
+from conftest import MODELS, SMALL, can_compile, fitting, having, keys, random_batch, small, train, trainer
 
 import hrm_bench
 from hrm_bench.config.identity import uses_memory
@@ -227,6 +227,7 @@ def test_without_its_causal_mask_perplexity_falls_far_under_what_reading_forward
     assert losses["false"] < losses["true"] - 1.0
 
 
+@can_compile
 def test_compiled_training_is_eager_training_to_rounding_and_evaluation_is_not_compiled(monkeypatch):
     # All of compiling but the making of machine code, which takes a minute; the benchmark compares that, too.
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))

@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from conftest import FEW, QUICK, compose, figures, fitting, quick, stopped_after
+from conftest import FEW, QUICK, can_compile, compose, figures, fitting, quick, stopped_after
 
 from hrm_bench.cells import compiling
 from hrm_bench.cells.cell import Cell
@@ -81,6 +81,15 @@ def test_without_a_compiler_training_is_not_compiled(tmp_path, slow_steps, monke
     )
 
 
+def test_a_pytorch_that_keeps_too_little_compiled_code_is_named(tmp_path, slow_steps, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda model, *, dynamic=None, options=None: model)
+    (decision,) = compiling.decide(cells(tmp_path, *LONG), tmp_path).values()
+    assert (decision.compiled, decision.reason.partition(": ")[2]) == (
+        False,
+        f"PyTorch {torch.__version__} cannot keep the compiled code of many models; a later one can",
+    )
+
+
 def test_a_cache_that_cannot_be_written_is_named(tmp_path, slow_steps, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "file" / "cache"))
@@ -102,6 +111,7 @@ def test_how_a_cell_is_compiled_is_no_part_of_its_identity():
     assert len({identity(quick(f"trainer.compile={value}"), "text") for value in ("auto", "never", "always")}) == 1
 
 
+@can_compile
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [("recipe.embedding_dropout=0.2",), ("model=infini_hrm", "memory=carry")])
 def test_compiled_cells_are_alike_to_the_bit_and_close_to_others(words, tmp_path, monkeypatch):

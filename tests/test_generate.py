@@ -130,7 +130,7 @@ def test_what_was_read_windows_ago_matters_where_there_is_a_memory(words, monkey
 
 def test_it_goes_on_as_it_was_trained():
     text, _ = PRINTABLE_ASCII.encode("abcdefgh" * 2 + "a")
-    model = train(small("model=lstm"), [(text[None, :-1], text[None, 1:])] * 150)
+    model = train(small("model=lstm"), [(text[None, :-1], text[None, 1:])] * 300)
     assert greedy(model, "abc", "h") == [("defghabc" * 4)[:25], ("abcdefgh" * 4)[:25]]
 
 

@@ -15,6 +15,8 @@ from hrm_bench.errors import UsageError
 from hrm_bench.optimizers import OptimizerSettings
 from hrm_bench.training.build import optimizer_settings
 
+LACKING = {name for name in ("lion", "muon") if not hasattr(torch.optim, name.title())}  # in this PyTorch
+needs_muon = pytest.mark.skipif("muon" in LACKING, reason="this PyTorch has no Muon")
 PLAIN = {"learning_rate": 0.01, "weight_decay": 0.1, "gradient_clip": 1.0}
 
 
@@ -51,7 +53,7 @@ def test_a_schedule_scales_the_rate_that_each_group_began_with():
 
 
 def test_every_optimizer_can_be_chosen_by_a_recipe():
-    for name in {*optimizers.OPTIMIZERS} - {"lion"}:  # which this PyTorch lacks
+    for name in {*optimizers.OPTIMIZERS} - LACKING:
         settings = optimizer_settings(hrm_bench.compose("data=sample", f"recipe.optimizer={name}"))
         assert settings.name == name
     with pytest.raises(UsageError, match=r"recipe\.optimizer=nope: allowed are"):
@@ -78,7 +80,7 @@ def test_the_names_of_the_config_are_those_of_the_optimizers():
     assert set(schema.OPTIMIZERS) == set(optimizers.OPTIMIZERS)
 
 
-@pytest.mark.parametrize("name", ["adam", "sgd", "muon", f"{__name__}.Plain"])
+@pytest.mark.parametrize("name", ["adam", "sgd", pytest.param("muon", marks=needs_muon), f"{__name__}.Plain"])
 def test_an_optimizer_by_name_or_class_trains_is_audited_and_resumes_to_the_bit(name, tmp_path, monkeypatch):
     cfg = quick(*FEW, f"recipe.optimizer={name}", "recipe.warmup=0.5")
     record = run_cell(cfg, tmp_path / "undisturbed")
@@ -93,6 +95,7 @@ def test_an_optimizer_by_name_or_class_trains_is_audited_and_resumes_to_the_bit(
     assert figures(run_cell(cfg, tmp_path / "stopped")) == figures(record)
 
 
+@needs_muon
 def test_muon_takes_the_matrices_between_embedding_and_head_and_adamw_the_rest():
     model = hrm_bench.build(quick("recipe.optimizer=muon", "recipe.decayed=matrices"))
     (together,) = model.objective.optimizers(model)
@@ -105,9 +108,15 @@ def test_muon_takes_the_matrices_between_embedding_and_head_and_adamw_the_rest()
     assert {group["lr"] for member in together.members for group in member.param_groups} == {1e-3}
 
 
-def test_an_optimizer_that_pytorch_lacks_or_that_is_none_is_refused():
-    with pytest.raises(UsageError, match=r"recipe.optimizer=lion: PyTorch .* has no Lion; try recipe.optimizer=adamw"):
-        hrm_bench.compose("data=sample", "recipe.optimizer=lion")
+@pytest.mark.parametrize("name", ["lion", "muon"])
+def test_an_optimizer_that_pytorch_lacks_is_refused(name, monkeypatch):
+    monkeypatch.delattr(torch.optim, name.title(), raising=False)
+    line = rf"recipe.optimizer={name}: PyTorch .* has no {name.title()}; try recipe.optimizer=adamw"
+    with pytest.raises(UsageError, match=line):
+        hrm_bench.compose("data=sample", f"recipe.optimizer={name}")
+
+
+def test_a_class_that_is_no_optimizer_is_refused():
     with pytest.raises(UsageError, match=r"recipe.optimizer=torch.nn.Linear: must be a subclass of torch.optim.Opt"):
         hrm_bench.compose("data=sample", "recipe.optimizer=torch.nn.Linear")
 

@@ -279,13 +279,16 @@ def test_early_stopping_counts_epochs_without_a_better_validation(tmp_path):
 
 
 def test_patience_begins_again_at_every_better_epoch(tmp_path):
-    words = ["recipe.learning_rate=0.005", "recipe.max_epochs=40", "recipe.patience=2", "data.train_chars=400"]
-    record = run_cell(quick(*words), tmp_path)
-    losses = [row["validation_nll"] for row in record["history"]]
-    since_best = [number - 1 - losses.index(min(losses[:number])) for number in range(1, len(losses) + 1)]
-    assert len(losses) == record["best_epoch"] + 2
-    assert since_best[-1] == 2
-    assert max(since_best[:-2]) == 1  # an epoch was worse, and a later one better than all before
+    words = ["recipe.max_epochs=40", "recipe.patience=2", "data.train_chars=400"]
+    worse_before = []
+    for rate in ("0.004", "0.005", "0.006"):  # one course alone may have no worse epoch before its best
+        record = run_cell(quick(*words, f"recipe.learning_rate={rate}"), tmp_path)
+        losses = [row["validation_nll"] for row in record["history"]]
+        since_best = [number - 1 - losses.index(min(losses[:number])) for number in range(1, len(losses) + 1)]
+        assert len(losses) == record["best_epoch"] + 2
+        assert since_best[-1] == 2
+        worse_before.append(max(since_best[:-2]))
+    assert max(worse_before) == 1  # an epoch was worse, and a later one better than all before
 
 
 def test_a_model_that_reads_ahead_is_recorded_as_not_causal(tmp_path):

@@ -8,6 +8,7 @@ nothing. So what decides is how long all cells of an architecture train together
 import contextlib
 import copy
 import hashlib
+import inspect
 import json
 import math
 import os
@@ -126,6 +127,8 @@ def obstacle() -> str | None:
     """Return why this machine cannot compile, or None if it can."""
     if not has_compiler():
         return "this machine has neither g++ nor clang++"
+    if "recompile_limit" not in inspect.signature(torch.compile).parameters:  # which CharLM.compile_training needs
+        return f"PyTorch {torch.__version__} cannot keep the compiled code of many models; a later one can"
     try:
         folder = _cache()  # which creates it
     except OSError as error:
