@@ -175,7 +175,7 @@ def test_what_follows_from_a_config_is_computed_once_per_cell(tmp_path, monkeypa
     count(Path, "read_bytes", lambda path: path.parent.name == "sample")
     count(OmegaConf, "to_container", lambda cfg, **_: "recipe" in cfg)  # of whole configs
     for module, name in (
-        ("cells.cell", "identity"),
+        ("cells.cell", "described"),
         ("cells.cell", "uses_memory"),
         ("cells.run", "build"),
         ("cells.preflight", "build"),
@@ -187,7 +187,7 @@ def test_what_follows_from_a_config_is_computed_once_per_cell(tmp_path, monkeypa
     records = [run_cell(cell) for cell in cells]
     assert [record["status"] for record in records] == ["finished"] * 3
     assert calls["read_bytes"] == 6  # one per split for the cells' own text, and one for what follows it
-    assert calls["identity"] == calls["uses_memory"] == len(cells)
+    assert calls["described"] == calls["uses_memory"] == len(cells)
     assert calls["build"] == len(cells) + 1  # and the architecture, untrained, for its audit
     assert calls["to_container"] <= 3 * len(cells)  # for the identity, for the record, and inside of OmegaConf.save
 
