@@ -7,6 +7,7 @@ TESTS := -m pytest -n 2 --dist worksteal -m 'not slow'
 RUN := $(BIN)/python -m hrm_bench -m launcher=joblib
 LOWEST := .venv-lowest
 ARGS ?=
+AGAINST ?=
 RECIPE ?= published
 
 .DEFAULT_GOAL := help
@@ -104,9 +105,9 @@ report: setup ## The report of all sweeps in multirun/, again, from their record
 dashboard: setup ## A W&B workspace that compares model, memory and seed; needs `wandb login`
 	$(BIN)/python tools/wandb_workspace.py $(ARGS)
 
-bench: setup ## How fast it is, as ratios: against plain code, peers and a bare loop (a quarter of an hour)
+bench: setup ## How fast it is, as ratios: against plain code, peers and a bare loop; AGAINST=COMMIT: also that commit
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 -c constraints.txt -e '.[peers]'
-	$(BIN)/python -m benchmarks $(ARGS)
+	$(BIN)/python -m benchmarks $(if $(AGAINST),against=$(AGAINST)) $(ARGS)
 
 docs: setup ## Build the documentation site into site/; a link that leads nowhere is an error
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 -c constraints.txt -e '.[docs]'

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import commands, long_text, overhead, peers, steps
+from benchmarks import commands, commit, long_text, overhead, peers, steps
 from benchmarks.settings import Settings, all_models
 from benchmarks.table import Part, Row, Table, machine
 from hrm_bench import cli
@@ -28,6 +28,7 @@ PARTS = {
     "long_text": Measurement(long_text.QUESTION, long_text.measure),
     "start": Measurement(commands.START_QUESTION, commands.measure_start),
     "sweep": Measurement(commands.SWEEP_QUESTION, commands.measure_sweep),
+    "commit": Measurement(commit.QUESTION, commit.measure),
 }
 MODELS = (
     "gated_delta_net",
@@ -47,6 +48,7 @@ KEYS = {
     "models": cli.Key("models to measure, or all of them", default=",".join(MODELS)),
     "compiled": cli.Key("models that are also measured compiled, or none", default="hrm,infini_hrm"),
     "seeds": cli.Key("cells of the sweep", int, default=2, at_least=1),
+    "against": cli.Key("a commit that the part commit compares with", default="none"),
     "quick": cli.Key("true: small models and few rounds, to see that everything works", default="false"),
     "out": cli.Key("folder of the table, as JSON and Markdown", default="multirun/bench"),
 }
@@ -64,6 +66,8 @@ def faults(values: Mapping[str, Any]) -> Iterator[str]:
         for name in values[key].split(","):
             if name not in names:
                 yield f"{key}={name}: allowed are {allowed(names)}"
+    if "commit" in values["parts"].split(",") and values["against"] == "none":
+        yield "parts=commit: compares with a commit; add against=COMMIT"
 
 
 def parse(words: list[str]) -> tuple[list[str], Settings, Path]:
@@ -73,8 +77,9 @@ def parse(words: list[str]) -> tuple[list[str], Settings, Path]:
     quick = values["quick"] == "true"
     compiled = () if values["compiled"] == "none" or quick else tuple(values["compiled"].split(","))
     asked = values["parts"].split(",")
-    parts = [part for part in PARTS if part in asked or "all" in asked]
-    return parts, Settings(quick, tuple(models), compiled, values["seeds"]), Path(values["out"])
+    against = "" if values["against"] == "none" else commit.resolved(values["against"])
+    parts = [part for part in PARTS if part in asked or ("all" in asked and (part != "commit" or against))]
+    return parts, Settings(quick, tuple(models), compiled, values["seeds"], against), Path(values["out"])
 
 
 def run(parts: Mapping[str, Measurement], settings: Settings, out: Path) -> tuple[Table, bool]:

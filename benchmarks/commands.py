@@ -57,8 +57,7 @@ def measure_sweep(settings: Settings) -> Iterator[Row | str]:
     if importlib.util.find_spec("joblib") is None:
         launchers.remove("joblib")
         yield "joblib is not installed; pip install 'hrm_bench[launchers]'"
-    source = "wikitext2" if os.environ.get("HRM_BENCH_WIKITEXT") else "sample"
-    words = [*settings.words(MODEL, source), *(["recipe.max_epochs=2"] if settings.quick else [])]
+    words = sweep_words(settings)
     seconds: dict[str, float] = {}
     for launcher in launchers:
         seconds[launcher], epochs = _sweep(words, range(FIRST_SEED, FIRST_SEED + settings.num_seeds), launcher)
@@ -68,8 +67,14 @@ def measure_sweep(settings: Settings) -> Iterator[Row | str]:
     shortest, longest = min(epochs.values()), max(epochs.values())
     note = f"measured once; {settings.num_seeds} cells of {MODEL}, {shortest} to {longest} epochs"
     for launcher in launchers:
-        what, cores = f"sweep of {source}, launcher={launcher}", f"{os.cpu_count()} cores"
+        what, cores = f"sweep of {words[0].removeprefix('data=')}, launcher={launcher}", f"{os.cpu_count()} cores"
         yield compare(what, cores, rates, launcher, "reference", unit="cells/h", note=note)
+
+
+def sweep_words(settings: Settings) -> list[str]:
+    """Return the words of a sweep, but for its seeds and its launcher."""
+    source = "wikitext2" if os.environ.get("HRM_BENCH_WIKITEXT") else "sample"
+    return [*settings.words(MODEL, source), *(["recipe.max_epochs=2"] if settings.quick else [])]
 
 
 def _sweep(words: list[str], seeds: Iterable[int], launcher: str) -> tuple[float, dict[int, int]]:
@@ -100,20 +105,23 @@ def _train_reference(words: list[str], epochs: dict[int, int]) -> None:
         score(data.test_dataloader())
 
 
-def environment() -> dict[str, str]:
-    """Return this process's environment, in which any folder can import the package, and W&B stays offline."""
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+def environment(root: Path = ROOT) -> dict[str, str]:
+    """Return this process's environment, in which any folder can import a checkout's package, and W&B stays offline."""
+    path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
     variables = os.environ | {"PYTHONPATH": path, "WANDB_MODE": "offline"}
     if "HRM_BENCH_WIKITEXT" in variables:
         variables["HRM_BENCH_WIKITEXT"] = str(Path(variables["HRM_BENCH_WIKITEXT"]).absolute())
     return variables
 
 
-def python(*words: str, cwd: Path) -> tuple[float, str]:
-    """Return the seconds of ``python WORDS`` and what it prints. Raises CalledProcessError if it fails."""
+def python(*words: str, cwd: Path, root: Path = ROOT) -> tuple[float, str]:
+    """Return the seconds of ``python WORDS`` by a checkout's code, and what it prints.
+
+    Raises CalledProcessError if it fails.
+    """
     started = time.perf_counter()
     command = [sys.executable, *words]
-    printed = subprocess.check_output(command, cwd=cwd, env=environment(), text=True, timeout=TIMEOUT)
+    printed = subprocess.check_output(command, cwd=cwd, env=environment(root), text=True, timeout=TIMEOUT)
     return time.perf_counter() - started, printed
 
 

@@ -29,6 +29,7 @@ class Settings:
     models: tuple[str, ...]
     compiled: tuple[str, ...]  # models that are also measured compiled
     num_seeds: int  # cells of a sweep
+    against: str = ""  # the commit that a sweep is compared with
 
     @property
     def rounds(self) -> int:

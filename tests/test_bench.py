@@ -12,8 +12,8 @@ from torch import nn
 
 import hrm_bench
 from benchmarks import __main__ as bench
-from benchmarks import long_text, overhead, peers, steps
-from benchmarks.commands import python, until
+from benchmarks import commit, long_text, overhead, peers, steps
+from benchmarks.commands import ROOT, python, until
 from benchmarks.implementations import check_equal, package, reference_of
 from benchmarks.settings import LANES, Settings, training_batches
 from benchmarks.table import Part, Row, Table, compare, machine
@@ -23,6 +23,7 @@ from hrm_bench.evidence import probes
 from hrm_bench.training.bare import without_trainer
 
 ONE_THREAD = Device("cpu", 1)
+needs_history = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs the history of a checkout")
 QUICK = Settings(quick=True, models=("hrm", "transformer"), compiled=(), num_seeds=2)
 
 
@@ -139,6 +140,8 @@ def test_a_part_that_breaks_off_is_named_and_the_others_go_on(tmp_path):
         ("quick=yes", "quick=yes: allowed are true, false"),
         ("seeds=0", "seeds=0: must be at least 1"),
         ("model=hrm", "model: no such key; .* did you mean models?"),
+        ("parts=commit", "parts=commit: compares with a commit; add against=COMMIT"),
+        ("against=nowhere", "against=nowhere: this checkout has no such commit; git log --oneline lists them"),
     ],
 )
 def test_a_wrong_word_is_one_line(word, fault):
@@ -154,12 +157,30 @@ def test_words_choose_parts_models_and_what_is_compiled():
     assert settings == Settings(quick=False, models=("lstm", "hrm"), compiled=("hrm",), num_seeds=4)
     assert settings.is_compiled("hrm", ONE_THREAD)
     parts, settings, _ = bench.parse([])
-    assert parts == list(bench.PARTS)
+    assert parts == [part for part in bench.PARTS if part != "commit"]  # which needs a commit
     known = [name for name in MODELS if has_reference(compose("data=sample", f"model={name}"))]
     classes = {name: compose("data=sample", f"model={name}").model._target_ for name in known}
     assert {classes[name] for name in settings.models} == set(classes.values())
     assert list(bench.parse(["models=all"])[1].models) == MODELS
     assert not bench.parse(["compiled=none"])[1].is_compiled("hrm", ONE_THREAD)
+
+
+@needs_history
+def test_another_commits_code_runs_beside_this_one_and_is_removed(tmp_path):
+    with commit.checked_out(commit.resolved("HEAD")) as folder:
+        for root in (ROOT, folder):
+            _, printed = python("-c", "import hrm_bench; print(hrm_bench.__file__)", cwd=tmp_path, root=root)
+            assert printed.strip() == str(root / "hrm_bench" / "__init__.py")
+    assert not folder.exists()
+    assert str(folder) not in commit._git("worktree", "list").stdout
+
+
+@pytest.mark.slow
+@needs_history
+def test_a_sweep_takes_turns_with_another_commits():
+    (row,) = commit.measure(bench.parse(["quick=true", "against=HEAD"])[1])
+    assert row.of.startswith("this ÷ ")
+    assert 0.3 < row.ratio.median < 3
 
 
 def test_a_peer_that_is_not_installed_is_one_line(monkeypatch):
