@@ -32,7 +32,7 @@ from hrm_bench.records.schema import Adaptation
 REACHES = (None, 1, 4, 16)  # windows; None: all
 ROUNDS = 300  # of expectation-maximisation
 RULES = (
-    *(Rule("sgd", rate) for rate in (0.05, 0.1, 0.2, 0.4, 0.8)),
+    *(Rule("sgd", rate) for rate in (0.1, 0.2, 0.4)),
     *(Rule("adam", rate) for rate in (0.0005, 0.001, 0.002, 0.004)),
 )
 OWN, OTHER, MOVING = "cache", "another text's cache", "cache of dynamic"
@@ -55,7 +55,7 @@ MIXTURES = (  # each after the parts that it needs
 )
 CHOOSING = "choosing"
 
-Given = dict[str, Tensor]  # by predictor: the probabilities of the characters of some texts, (T,), one after another
+Given = dict[str, Tensor]  # by predictor: the probabilities of the characters of some texts, (T,) for all of them
 
 
 class Group(NamedTuple):
@@ -78,6 +78,7 @@ class Mixture(NamedTuple):
 
     weights: dict[str, float]
     settings: dict[str, str]  # by predictor: what was chosen besides its weight
+    probabilities: dict[str, Tensor]  # by scored text: of its characters, (T,)
     perplexity: dict[str, float]  # by scored text, per character
 
 
@@ -174,13 +175,13 @@ def _mixture(
 ) -> Mixture:
     by_group = {group: torch.stack([some[name] for name in names]) for group, some in given.items()}
     chosen = weights(by_group.pop(CHOOSING))
+    mixed = {group: chosen @ given for group, given in by_group.items()}
+    powers = {group: groups[group].texts[0].symbols_per_character for group in mixed}
     return Mixture(
         weights=dict(zip(names, chosen.tolist(), strict=True)),
         settings={name: settings[name] for name in names if name in settings},
-        perplexity={
-            group: math.exp(_loss(chosen @ probabilities) * groups[group].texts[0].symbols_per_character)
-            for group, probabilities in by_group.items()
-        },
+        probabilities=mixed,
+        perplexity={group: math.exp(_loss(mixed[group]) * power) for group, power in powers.items()},
     )
 
 

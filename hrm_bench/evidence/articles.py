@@ -111,7 +111,7 @@ def that_choose(data: DictConfig, corpus: Corpus) -> list[Held]:
         if end > first:
             raise UsageError(
                 f"data.validation_chars={data.validation_chars}: from character {first + 1:,} of validation on lie the "
-                f"articles that choose; train with data.validation_chars={first - data.validation_start} or fewer"
+                "articles that choose; train with a scored text that ends before it"
             )
     else:
         chosen = pieces(data, window=data.window)["validation"]

@@ -11,7 +11,6 @@
 Shapes: R reaches, T characters of a window or text, N cached characters, W windows, D width.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -59,13 +58,18 @@ def cached(text: Reading, source: Reading, kernel: Kernel, reaches: Sequence[int
     given = text.probabilities.repeat(len(reaches), 1)
     for start in range(text.window, len(text.targets), text.window):
         rows, end = slice(start, start + text.window), min(start, len(source.targets))
-        scores = kernel.scores(text.states[rows], source.states[:end])  # (T, N)
-        differ = source.targets[:end] != text.targets[rows, None]
-        both = torch.stack([scores.masked_fill(differ, -math.inf), scores])
-        by_window = both.unflatten(2, (-1, text.window)).logsumexp(dim=3)  # (2, T, W)
+        scores = kernel.scores(text.states[rows], source.states[:end]).unflatten(1, (-1, text.window))  # (T, W, N / W)
+        followed = (source.targets[:end] == text.targets[rows, None]).view_as(scores)
+        peaks = scores.amax(dim=2)
+        similar = (scores - peaks[..., None]).exp()
+        both = torch.stack(
+            [(similar * followed).sum(dim=2), similar.sum(dim=2)]
+        )  # (2, T, W), each relative to its peak
         for number, reach in enumerate(reaches):
-            followed, any_followed = by_window[:, :, -(reach or end) :].logsumexp(dim=2)
-            given[number, rows] = (followed - any_followed).exp()
+            last = slice(-(reach or end), None)
+            shares = peaks[:, last].softmax(dim=1)
+            character, all_characters = (both[:, :, last] * shares).sum(dim=2)
+            given[number, rows] = character / all_characters
     return given
 
 

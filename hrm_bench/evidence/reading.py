@@ -60,7 +60,7 @@ def read(model: CharLM, samples: Samples, rule: Rule | None = None, *, precision
 
     The model is left as it is. Raises UsageError if its head does not read one state per character.
     """
-    model = copy.deepcopy(model).eval().requires_grad_(rule is not None)
+    model = copy.deepcopy(model).eval()
     optimizer = None if rule is None else rule.start(model)
     carries = model.uses_memory and model.memory_policy.evaluation_mode == "carry"
     parts, memory = [], model.initial_memory(1)
