@@ -28,6 +28,7 @@ class Table(NamedTuple):
     data: pandas.DataFrame
     faint: list[bool]  # per row: whether it is not causal
     least: list[str]  # columns that a narrow terminal leaves out first
+    name: str = ""  # its name among the tables of a report
 
     @property
     def words(self) -> list[str]:

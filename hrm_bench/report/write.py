@@ -83,11 +83,11 @@ class Report(NamedTuple):
         return cls([*sweeps], [*sections], claims.judge(cells, papers))
 
 
-def page(report: Report, folder: Path, side: Sequence[Table] = ()) -> list[Path]:
-    """Write the page of some sweeps and its plots into a folder; return the paths written."""
+def all_sections(report: Report, side: Sequence[Table] = ()) -> list[Section]:
+    """Return the sections of the page: those of the studies, and those of all sweeps together."""
     sweeps = report.sweeps
     records = [record for sweep in sweeps for record in sweep.records]
-    shown = [
+    return [
         *report.sections,
         Section("comparison", "Side by side", [("Cell by cell", [*side])] if side else []),
         section("Verdicts on the published claims", CLAIMS, [report.judged], "verdicts"),
@@ -96,6 +96,12 @@ def page(report: Report, folder: Path, side: Sequence[Table] = ()) -> list[Path]
         section("Word perplexities", {"": [summaries.words]}, [sweeps], "words"),
         section("Cells and versions", {"Not finished": [summaries.failures]}, [records], "cells"),
     ]
+
+
+def page(report: Report, folder: Path, side: Sequence[Table] = ()) -> list[Path]:
+    """Write the page of some sweeps and its plots into a folder; return the paths written."""
+    sweeps, shown = report.sweeps, all_sections(report, side)
+    records = [record for sweep in sweeps for record in sweep.records]
     finished = [record for record in records if store.is_finished(record)]
     versions = [", ".join(f"{name} {v}" for name, v in sorted(r.get("versions", {}).items())) for r in finished]
     html = _template().render(
