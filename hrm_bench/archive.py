@@ -1,4 +1,4 @@
-"""``python -m hrm_bench.archive pack FOLDER FILE``: pack the records of a sweep into one file, unpack or check them."""
+"""``python -m hrm_bench.archive``: pack the records of a sweep into one file, unpack or check them; give weights."""
 
 import random
 from collections.abc import Iterator, Mapping
@@ -16,12 +16,13 @@ KEYS = {
 }
 HELP = cli.Help(
     name="archive",
-    words="pack FOLDER FILE | unpack FILE FOLDER | check FILE [key=value ...]",
+    words="pack FOLDER FILE | unpack FILE FOLDER | check FILE [key=value ...] | weights FOLDER TARGET",
     arguments={
         "pack FOLDER FILE": "write the finished records of a sweep into a .jsonl file",
         "unpack FILE FOLDER": "write them back; what is finished there is kept",
         "check FILE": "compute again what follows from each record's config and text; status 1 if anything differs",
         **cli.arguments(KEYS),
+        "weights FOLDER TARGET": "write the cells with their weights (safetensors) and a card into another folder",
     },
     example="pack multirun/recipes results/recipes.jsonl",
 )
@@ -31,14 +32,29 @@ def main(words: list[str]) -> int:
     """Pack, unpack or check, and print how many files, or what is wrong."""
     if len(words) >= 2 and words[0] == "check":
         return _check(Path(words[1]), cli.parse(words[2:], KEYS, _faults))
-    if len(words) != 3 or words[0] not in ("pack", "unpack"):
+    if len(words) != 3 or words[0] not in ("pack", "unpack", "weights"):
         raise HELP.misuse(words)
     source, target = map(Path, words[1:])
+    if words[0] == "weights":
+        return _give_weights(source, target)
     if words[0] == "pack":
         print(f"{archive.pack(source, target)} records: {target}")
     else:
         num_written, num_kept = archive.unpack(source, target)
         print(f"{num_written} files written, {num_kept} kept: {target}")
+    return 0
+
+
+def _give_weights(sweep: Path, target: Path) -> int:
+    from hrm_bench.cells.release import release
+    from hrm_bench.records import store
+    from hrm_bench.report.card import CARD_FILE, card
+    from hrm_bench.report.frame import Sweep
+
+    number = release(sweep, target)
+    with store.replacing(target / CARD_FILE) as file:
+        file.write(card(Sweep.of(store.read_all(target), path=target), target).encode())
+    print(f"{number} cell{'s' * (number > 1)} with weights: {target}, described in {target / CARD_FILE}")
     return 0
 
 

@@ -2,13 +2,19 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hrm_bench import cli
 from hrm_bench.cli import Key
 from hrm_bench.errors import UsageError
 
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from hrm_bench.charlm import CharLM
+
 LENGTH = 128  # unless a model of transformers reads fewer
+RUN = {"run": Key("the folder of a finished cell, whose trained model is audited", shown="FOLDER")}
 FOREIGN = {  # what a model of anyone is given by
     "module": Key("a model, or a function that gives one", default="", shown="PACKAGE.FILE:NAME"),
     "hf": Key("a causal language model as transformers saves it", default="", shown="FOLDER"),
@@ -20,10 +26,11 @@ FOREIGN = {  # what a model of anyone is given by
 }
 HELP = cli.Help(
     name="audit",
-    words="[--config-dir FOLDER] [key=value ...], or module=PACKAGE.FILE:NAME vocabulary=N, or hf=FOLDER",
+    words="[--config-dir FOLDER] [key=value ...], or run=FOLDER, or module=FILE:NAME vocabulary=N, or hf=FOLDER",
     arguments={
         "key=value": "as in python -m hrm_bench; the model is audited before any training",
         "FOLDER": "configs of your own, beside conf/",
+        **cli.arguments(RUN),
         **cli.arguments(FOREIGN),
     },
     example="model=infini_hrm memory=carry",
@@ -31,17 +38,14 @@ HELP = cli.Help(
 
 
 def main(words: list[str]) -> int:
-    """Print the audits of an untrained model, or that of a foreign one; return 1 if it is not causal."""
+    """Print the audits of an untrained or a trained model, or that of a foreign one; return 1 if it is not causal."""
     if any(word.startswith(("module=", "hf=")) for word in words):
         has_length = any(word.startswith("length=") for word in words)
         return _audit_foreign(cli.parse(words, FOREIGN, check=_faults), has_length=has_length)
-    from hrm_bench.config.compose import compose
     from hrm_bench.evidence.causality import is_causal, leak, windows_to_audit
     from hrm_bench.evidence.coverage import gradient_coverage
-    from hrm_bench.training.build import build
 
-    cfg = compose(*words)
-    model = build(cfg)
+    cfg, model = _trained(words) if any(word.startswith("run=") for word in words) else _untrained(words)
     measured = leak(model, num_windows=windows_to_audit(model, cfg.data.windows_per_sample))
     causal = is_causal(measured)
     print(
@@ -55,6 +59,26 @@ def main(words: list[str]) -> int:
         text_columns={"component", "losses that reach it"},
     )
     return 0 if causal else 1
+
+
+def _untrained(words: list[str]) -> "tuple[DictConfig, CharLM]":
+    from hrm_bench.config.compose import compose
+    from hrm_bench.training.build import build
+
+    cfg = compose(*words)
+    return cfg, build(cfg)
+
+
+def _trained(words: list[str]) -> "tuple[DictConfig, CharLM]":
+    from hrm_bench.cells.reopen import load_cell
+    from hrm_bench.config.compose import completed
+    from hrm_bench.records import store
+
+    folder = Path(cli.parse(words, RUN)["run"])
+    model = load_cell(folder, causal=False).eval()
+    record = store.read(folder)
+    assert record is not None  # or the model could not be loaded
+    return completed(record["config"]), model
 
 
 def _faults(options: Mapping[str, Any]) -> Iterable[str]:

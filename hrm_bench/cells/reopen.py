@@ -1,5 +1,6 @@
 """Trained cells, read again from their folders: the models with their best weights, and their texts."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
@@ -7,6 +8,9 @@ from typing import NamedTuple
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
 from yaml import YAMLError
 
 from hrm_bench.charlm import CharLM
@@ -16,6 +20,7 @@ from hrm_bench.config.identity import identity
 from hrm_bench.data import corpora
 from hrm_bench.data.corpora import Corpus
 from hrm_bench.data.kneser_ney import MOST_COUNTED
+from hrm_bench.data.sources import HUB_CONFIGS
 from hrm_bench.data.text import VOCABULARIES, Vocabulary
 from hrm_bench.data.windows import Windows
 from hrm_bench.errors import UsageError
@@ -24,7 +29,11 @@ from hrm_bench.records.schema import Record
 from hrm_bench.training import snapshots
 from hrm_bench.training.build import build, load_windows
 
-UNREADABLE = (UsageError, *COMPOSITION_ERRORS, YAMLError, UnpicklingError, OSError, EOFError, RuntimeError, KeyError)
+RELEASED_FILE = "weights.safetensors"  # the best weights of a cell that was given away
+UNREADABLE = (
+    *(UsageError, *COMPOSITION_ERRORS, YAMLError, UnpicklingError, SafetensorError),
+    *(OSError, EOFError, RuntimeError, KeyError),
+)
 
 
 class Reopened(NamedTuple):
@@ -62,6 +71,7 @@ def _with_text(sweep: Path, record: Record) -> tuple[DictConfig, Corpus]:
     Raises UsageError if the text cannot be read or is another.
     """
     cfg = completed(record["config"])
+    find_wikitext(cfg)
     given = {key: Path(cfg.data[key]) for key in ("path", "vocabulary") if cfg.data[key] and _is_path(cfg, key)}
     is_relative = any(not path.expanduser().is_absolute() for path in given.values())
     faults = []
@@ -81,14 +91,21 @@ def _with_text(sweep: Path, record: Record) -> tuple[DictConfig, Corpus]:
     raise faults[0]
 
 
+def find_wikitext(cfg: DictConfig) -> None:
+    """Give a config that names no folder of WikiText, as in an archive, the one that conf/data/wikitext2.yaml gives."""
+    if cfg.data.source in HUB_CONFIGS and not cfg.data.path:
+        cfg.data.path = os.environ.get("HRM_BENCH_WIKITEXT") or None
+
+
 def _is_path(cfg: DictConfig, key: str) -> bool:
     return key == "path" or cfg.data.vocabulary not in schema.VOCABULARIES
 
 
-def load_cell(folder: Path) -> CharLM:
-    """Return the model of a finished causal cell with its best weights, on the CPU.
+def load_cell(folder: Path, *, causal: bool = True) -> CharLM:
+    """Return the model of a finished cell with its best weights, on the CPU.
 
-    Raises UsageError if the cell is not finished or not causal, or if a file is missing, damaged or of another version.
+    Raises UsageError if the cell is not finished, or if a file is missing, damaged or of another version; and, unless
+    ``causal`` is false, if the model is not causal.
     """
     if not folder.is_dir():
         raise UsageError(f"run={folder}: no such folder; give the folder of a finished cell")
@@ -100,7 +117,7 @@ def load_cell(folder: Path) -> CharLM:
     if not store.is_finished(record):
         state = f"status {record['status']}, record version {record['schema_version']}"
         raise UsageError(f"run={folder}: not a finished cell of this version ({state}); run it again, or give another")
-    if not record["causal"]:
+    if causal and not record["causal"]:
         raise UsageError(f"run={folder}: not causal: a model that sees later characters cannot write; give another")
     _check_weights(folder)
     path = folder / store.CONFIG_FILE
@@ -109,8 +126,8 @@ def load_cell(folder: Path) -> CharLM:
         cfg.trainer.accelerator, cfg.trainer.devices = "cpu", 1
         check(cfg)
         model = build(cfg, len(vocabulary_of(folder)))
-        path = folder / snapshots.BEST_FILE
-        model.load_state_dict(snapshots.read(path)["state_dict"])
+        path = weights_file(folder)
+        model.load_state_dict(_weights(path))
     except UNREADABLE as error:
         kind = "" if isinstance(error, UsageError) else f"{type(error).__name__}: "
         reason = f"{kind}{error}".splitlines()[0].split(". ")[0].rstrip(": ")  # PyTorch adds advice in more sentences
@@ -118,9 +135,20 @@ def load_cell(folder: Path) -> CharLM:
     return model
 
 
+def weights_file(folder: Path) -> Path:
+    """Return the file of a cell's best weights: that of a release if there is no other."""
+    best, released = folder / snapshots.BEST_FILE, folder / RELEASED_FILE
+    return released if released.exists() and not best.exists() else best
+
+
+def _weights(path: Path) -> dict[str, Tensor]:
+    weights: dict[str, Tensor] = load_file(path) if path.name == RELEASED_FILE else snapshots.read(path)["state_dict"]
+    return weights
+
+
 def _check_weights(folder: Path) -> None:
     """Raise UsageError if a cell's folder has no weights, as after ``archive unpack``."""
-    if not (folder / snapshots.BEST_FILE).exists():
+    if not weights_file(folder).exists():
         raise UsageError(
             f"{folder}: has no {snapshots.BEST_FILE}; an archive keeps no weights, and the sweep's command "
             "with force=true trains them again"

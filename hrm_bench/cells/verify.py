@@ -6,7 +6,6 @@ others were not made up. Nothing of an archive is imported that is not of this p
 """
 
 import math
-import os
 import random
 import re
 import tempfile
@@ -17,13 +16,13 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
+from hrm_bench.cells import reopen
 from hrm_bench.cells.provenance import PACKAGE, code_version
 from hrm_bench.cells.run import run_cell
 from hrm_bench.charlm import CharLM
 from hrm_bench.config.compose import check, completed
 from hrm_bench.config.identity import identity, memory_mode
 from hrm_bench.data.corpora import Corpus, Library
-from hrm_bench.data.sources import HUB_CONFIGS
 from hrm_bench.data.windows import Windows
 from hrm_bench.errors import UsageError
 from hrm_bench.evidence import floors, probes
@@ -86,8 +85,7 @@ def config_of(record: Record, library: Library, unreadable: set[str]) -> tuple[D
     which texts were asked for in vain.
     """
     cfg = completed(record["config"])
-    if cfg.data.source in HUB_CONFIGS and not cfg.data.path:
-        cfg.data.path = os.environ.get("HRM_BENCH_WIKITEXT") or None
+    reopen.find_wikitext(cfg)
     key = str(cfg.data)
     if key not in unreadable:
         try:

@@ -22,7 +22,7 @@ def pack(sweep: Path, file: Path) -> int:
     lines = []
     for path in sorted(sweep.glob(f"*/{RECORD_FILE}")):
         if store.is_finished(store.read(path.parent)):
-            content = _without_paths(store.read_json(path))  # as it was written, not upgraded
+            content = without_paths(store.read_json(path))  # as it was written, not upgraded
             lines.append({"path": f"{path.parent.name}/{RECORD_FILE}", "content": content})
     num_records = len(lines)
     if not num_records:
@@ -81,7 +81,7 @@ def _read(file: Path) -> dict[PurePosixPath, Any]:
     return contents
 
 
-def _without_paths(record: dict[str, Any]) -> dict[str, Any]:
+def without_paths(record: dict[str, Any]) -> dict[str, Any]:
     """Remove from a record what holds on one machine only, and return it."""
     record.pop("log", None)
     if record["config"]["data"]["source"] != "text_file":
