@@ -3,7 +3,7 @@
 ``evidence.rescoring`` has these ways. With ``adapt=...`` it is ``evidence.adaptation`` instead.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +15,28 @@ if TYPE_CHECKING:
     from hrm_bench.evidence.adaptation import Group, Mixture
     from hrm_bench.records.schema import Adaptation, Rescoring
 
-PARTS = ("cache", "dynamic", "counts")
+PARTS = ("cache", "dynamic", "counts", "memory")
+NO_PARTS = "none"
+KEYS = {
+    "adapt": cli.Key(
+        "show instead what the cells gain from the text that they have read so far, by these ways or some of them: a "
+        "cache of states, dynamic evaluation, n-gram counts, an output memory; writes adaptation.json and .md",
+        default=NO_PARTS,
+        shown=",".join(PARTS),
+    ),
+    "memory_chars": cli.Key(
+        "unseen characters that an output memory learns on, besides the text of training",
+        int,
+        default=200_000,
+        at_least=2_100,
+    ),
+}
 HELP = cli.Help(
     name="evaluate",
-    words="FOLDER [adapt=cache,dynamic,counts]",
+    words="FOLDER [key=value ...]",
     arguments={
         "FOLDER": "a sweep; its causal cells are rescored, and evaluation.json and .md written into it",
-        "adapt=": "show instead what the cells gain from the text that they have read so far, by these ways or some of "
-        "them: a cache of states, dynamic evaluation (training goes on), n-gram counts; adaptation.json and .md",
+        **cli.arguments(KEYS),
     },
     example="multirun/recipes",
 )
@@ -31,11 +45,9 @@ HELP = cli.Help(
 def main(words: list[str]) -> int:
     """Rescore all causal cells of a sweep, print the scores and write them."""
     folders, options = [word for word in words if "=" not in word], [word for word in words if "=" in word]
-    if len(folders) != 1 or len(options) > 1 or any(not word.startswith("adapt=") for word in options):
+    if len(folders) != 1 or len(options) > len({word.partition("=")[0] for word in options}):
         raise HELP.misuse(words)
-    parts = options[0].removeprefix("adapt=").split(",") if options else []
-    if unknown := [part for part in parts if part not in PARTS]:
-        raise UsageError(*(choices(f"adapt={part}", part, PARTS) for part in unknown))
+    values = cli.parse(options, KEYS, _faults)
 
     from hrm_bench.records import store
     from hrm_bench.report import adaptation, summaries
@@ -46,7 +58,8 @@ def main(words: list[str]) -> int:
     causal = [variant for variant in Sweep.of(records).whole.variants.itertuples() if variant.causal] if records else []
     if not causal:
         raise UsageError(f"{folder}: no finished causal cells here; give the folder of a sweep")
-    path = _adapt(folder, causal, parts) if parts else _rescore(folder, causal)
+    parts = _parts(values)
+    path = _adapt(folder, causal, parts, values["memory_chars"]) if parts else _rescore(folder, causal)
     sweep = Sweep.of(records, path=folder)
     tables = [adaptation.adaptation(sweep)] if parts else summaries.rescoring(sweep)
     shown = [table for table in tables if table]
@@ -56,6 +69,16 @@ def main(words: list[str]) -> int:
     print(f"Written: {path}\nWritten: {path.with_suffix('.md')}")
     print(f"python -m hrm_bench.report {folder} adds these scores to its page.")
     return 0
+
+
+def _faults(values: Mapping[str, Any]) -> Iterator[str]:
+    for part in _parts(values):
+        if part not in PARTS:
+            yield choices(f"adapt={part}", part, PARTS)
+
+
+def _parts(values: Mapping[str, Any]) -> list[str]:
+    return [] if values["adapt"] == NO_PARTS else str(values["adapt"]).split(",")
 
 
 def _rescore(folder: Path, variants: Sequence[Any]) -> Path:
@@ -78,10 +101,11 @@ def _rescore(folder: Path, variants: Sequence[Any]) -> Path:
     return folder / RESCORING_FILE
 
 
-def _adapt(folder: Path, variants: Sequence[Any], parts: Sequence[str]) -> Path:
+def _adapt(folder: Path, variants: Sequence[Any], parts: Sequence[str], memory_chars: int) -> Path:
     """Have the cells adapt while they read; return the file of their scores, which is written after every cell."""
     from hrm_bench.cells.reopen import reopen
-    from hrm_bench.evidence.adaptation import adapt, by_mixture
+    from hrm_bench.evidence.adaptation import OWN_TEXT, UNSEEN, adapt, by_mixture
+    from hrm_bench.evidence.articles import unseen
     from hrm_bench.records import store
     from hrm_bench.records.schema import ADAPTATION_FILE
 
@@ -89,10 +113,16 @@ def _adapt(folder: Path, variants: Sequence[Any], parts: Sequence[str]) -> Path:
     answers: list[Adaptation] = []
     opened = [(variant.label, reopen(folder, list(variant.records.values()))) for variant in variants]
     groups = [_groups(label, cells, parts) for label, cells in opened]  # all faults come before the first cell is read
-    for (label, cells), texts in zip(opened, groups, strict=True):
+    learning = [
+        {OWN_TEXT: cells.windows.train, UNSEEN: unseen(cells.data, cells.corpus, memory_chars)}
+        if "memory" in parts
+        else {}
+        for _, cells in opened
+    ]
+    for (label, cells), texts, learned in zip(opened, groups, learning, strict=True):
         mixtures: dict[int, list[Mixture]] = {}
         for seed, model in cells.models.items():
-            mixtures[seed] = adapt(model, texts, parts, precision=cells.precision)
+            mixtures[seed] = adapt(model, texts, parts, learning=learned, seed=seed, precision=cells.precision)
             store.write_json(path, {"answers": answers + by_mixture(label, mixtures)})
             print(f"{label}: seed {seed} is done", flush=True)
         answers += by_mixture(label, mixtures)

@@ -1,5 +1,6 @@
 """Adaptation while reading: against plain loops, and that no prediction depends on later characters."""
 
+import functools
 import itertools
 import json
 import math
@@ -21,7 +22,7 @@ from hrm_bench.data.corpora import Library
 from hrm_bench.data.text import Text, Vocabulary
 from hrm_bench.data.windows import Samples
 from hrm_bench.errors import UsageError
-from hrm_bench.evidence import articles
+from hrm_bench.evidence import articles, output_memory
 from hrm_bench.evidence.adaptation import ADAPTIVE, PAST, adapt, groups, trained_counts, weights
 from hrm_bench.evidence.floors import floors
 from hrm_bench.evidence.predictors import Kernel, cached, counted
@@ -252,6 +253,7 @@ def test_the_command_shows_each_mixture_beside_the_model_alone(sweep, capsys):
         for seed, perplexity, level in zip(by_name["model"]["seeds"], alone, counts, strict=True):
             assert perplexity == pytest.approx(records[seed][split]["perplexity"], rel=1e-5)
             assert level == pytest.approx(records[seed]["floors"][split]["kneser_ney_7"]["adaptive"])
+    assert not [name for name in by_name if "memory" in name]
     cached = by_name["model + cache"]
     assert all(sum(values) == pytest.approx(1) for values in cached["weights"])
     gain = [a - b for a, b in zip(by_name["model"]["perplexity"]["test"], cached["perplexity"]["test"], strict=True)]
@@ -261,17 +263,28 @@ def test_the_command_shows_each_mixture_beside_the_model_alone(sweep, capsys):
     assert "adaptation while reading" in (sweep / "report.html").read_text()
 
 
+def test_the_command_trains_an_output_memory_on_seen_and_on_unseen_text(sweep, capsys, monkeypatch):
+    monkeypatch.setattr(output_memory, "learn", functools.partial(output_memory.learn, steps=15))
+    assert evaluate.main([str(sweep), "adapt=memory", "memory_chars=4000"]) == 0
+    by_name = {" + ".join(answer["predictors"]): answer for answer in read_adaptation(sweep)}
+    assert [*by_name] == ["model", "output memory from own text", "output memory from unseen text"]
+    unseen = by_name["output memory from unseen text"]
+    assert re.fullmatch(r"K=128, 3,9\d\d characters", unseen["settings"][0]["output memory from unseen text"])
+    alone = by_name["model"]["perplexity"]["test"]
+    assert all(after < before for after, before in zip(unseen["perplexity"]["test"], alone, strict=True))
+    assert "output memory from unseen text" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
         (["adapt=cache"], "type python -m hrm_bench.evaluate FOLDER"),
         (["FOLDER", "adapt=cache", "adapt=counts"], "type python -m hrm_bench.evaluate FOLDER"),
-        (["FOLDER", "adopt=cache"], "type python -m hrm_bench.evaluate FOLDER"),
-        (
-            ["FOLDER", "adapt=dynamo,counts"],
-            "adapt=dynamo: no such choice; allowed are cache, dynamic, counts; did you mean",
-        ),
+        (["FOLDER", "adopt=cache"], "adopt: no such key; allowed are adapt, memory_chars; did you mean adapt?"),
+        (["FOLDER", "adapt=dynamo,counts"], "adapt=dynamo: no such choice; allowed are cache, dynamic, counts, memory"),
         (["FOLDER", "adapt="], "adapt=: no such choice; allowed are cache, dynamic, counts"),
+        (["FOLDER", "adapt=memory", "memory_chars=64"], "memory_chars=64: must be at least 2100"),
+        (["FOLDER", "adapt=memory"], "memory_chars=200000: 7,896 characters of the training split follow"),
         (["nowhere", "adapt=cache"], "no finished causal cells here"),
     ],
 )

@@ -7,6 +7,8 @@ Every predictor is causal: the distribution that it gives a character follows fr
 - *dynamic*: dynamic evaluation, a step of training on each window after it was scored (``reading``).
 - *past counts*: a Kneser-Ney model of order 7 that has counted the text so far and nothing else.
 - *adaptive counts*: the same, but it has counted the training text before.
+- *output memory*: a memory of fixed size on the output of the frozen model (``output_memory``), which learned on the
+  training text, that the model knows by heart, or on text that it has not seen.
 
 A mixture is Σ_k w_k p_k with fixed weights. Weights, the similarity of states, and the step of dynamic evaluation are
 those with the least loss on the texts that choose (``articles.that_choose``): per cell, and never on a scored text.
@@ -25,6 +27,7 @@ from hrm_bench.charlm import CharLM
 from hrm_bench.data.kneser_ney import Counts
 from hrm_bench.data.text import packed
 from hrm_bench.data.windows import Samples
+from hrm_bench.evidence import output_memory
 from hrm_bench.evidence.predictors import Kernel, cached, counted, kernels
 from hrm_bench.evidence.reading import Reading, Rule, read
 from hrm_bench.records.schema import Adaptation
@@ -38,6 +41,8 @@ RULES = (
 OWN, OTHER, MOVING = "cache", "another text's cache", "cache of dynamic"
 REACHING = {reach: OWN if reach is None else f"cache of {reach} window{'s' * (reach > 1)}" for reach in REACHES}
 PAST, ADAPTIVE = "past counts", "adaptive counts"
+OWN_TEXT, UNSEEN = "own text", "unseen text"
+MEMORIES = {text: f"output memory from {text}" for text in (OWN_TEXT, UNSEEN)}  # by what it learned on
 MIXTURES = (  # each after the parts that it needs
     ((), ("model",)),
     *((("cache",), ("model", name)) for name in (*REACHING.values(), OTHER)),
@@ -52,8 +57,10 @@ MIXTURES = (  # each after the parts that it needs
     (("counts", "dynamic"), ("dynamic", PAST)),
     (("counts", "dynamic"), ("dynamic", ADAPTIVE)),
     (("counts", "cache", "dynamic"), ("dynamic", MOVING, ADAPTIVE)),
+    *((("memory",), (name,)) for name in MEMORIES.values()),
 )
 CHOOSING = "choosing"
+NONE: Mapping[str, Samples] = {}
 
 Given = dict[str, Tensor]  # by predictor: the probabilities of the characters of some texts, (T,) for all of them
 
@@ -102,14 +109,22 @@ def trained_counts(train: Tensor, vocabulary_size: int) -> Counts:
 
 
 def adapt(
-    model: CharLM, groups: Mapping[str, Group], parts: Collection[str], *, precision: str = "32-true"
+    model: CharLM,
+    groups: Mapping[str, Group],
+    parts: Collection[str],
+    *,
+    learning: Mapping[str, Samples] = NONE,
+    seed: int = 0,
+    precision: str = "32-true",
 ) -> list[Mixture]:
     """Choose every mixture that the parts allow, and score it.
 
     Args:
         model: trained; it is left as it is.
         groups: as ``groups`` returns them.
-        parts: some of cache, dynamic and counts.
+        parts: some of cache, dynamic, counts and memory.
+        learning: the texts that output memories learn on, by OWN_TEXT and UNSEEN; of the part memory.
+        seed: of output memories.
         precision: in which the model was scored.
     """
 
@@ -142,6 +157,13 @@ def adapt(
         if "cache" in parts:
             kernel, by_group = _chosen_caches(moving)[OWN]
             add(MOVING, by_group, kernel)
+    for name, samples in learning.items() if "memory" in parts else ():
+        memory = output_memory.learn(read_all([samples])[0], model.vocabulary_size, seed=seed)
+        by_group = {
+            group: torch.cat([output_memory.remembered(memory, text) for text in some.texts])
+            for group, some in still.items()
+        }
+        add(MEMORIES[name], by_group, f"K={output_memory.FEATURES}, {samples.num_decoded:,} characters")
     mixtures = [names for needed, names in MIXTURES if {*needed} <= {*parts}]
     return [_mixture(names, given, settings, groups) for names in mixtures]
 

@@ -124,6 +124,19 @@ def that_choose(data: DictConfig, corpus: Corpus) -> list[Held]:
     return held
 
 
+def unseen(data: DictConfig, corpus: Corpus, characters: int) -> Samples:
+    """Return what follows the trained characters in the training split. Raises UsageError if that is too short."""
+    train = "" if data.task is not None else "".join(next(iter(Request.of(data).splits())))
+    start = len(train) if data.train_chars is None else data.train_chars
+    if len(train) < start + characters:
+        raise UsageError(
+            f"memory_chars={characters}: {max(0, len(train) - start):,} characters of the training split follow those "
+            "that the cells were trained on; give fewer, or train with a smaller data.train_chars"
+        )
+    text = Text.read([train[start : start + characters]], corpus.vocabulary)
+    return Samples("train", text, window=data.window, windows_per_sample=data.windows_per_sample)
+
+
 def of_cell(data: DictConfig, corpus: Corpus, library: Library) -> dict[str, list[Held]]:
     """Return the held-out pieces that have a whole window, by split, each in samples as the cell's own text is."""
     texts = library.derive(corpus, ("articles", str(data)), lambda: pieces(data, window=data.window))
