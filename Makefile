@@ -12,7 +12,7 @@ RECIPE ?= published
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test_slow test_lowest check reproduce exp1 exp2 exp2_as_published supervision causal_mask hierarchy plateau \
-	memory_matrix experiments recipes ablation budget tuning memory_chance scaling weights report dashboard bench docs hashes clean
+	memory_matrix experiments recipes ablation budget tuning memory_chance scaling controls weights report dashboard bench docs hashes clean
 
 help: ## Show this help
 	@grep -hE '^[a-z0-9_]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -98,6 +98,9 @@ memory_chance: setup ## Does a carried memory ever gain what counting on gains? 
 
 scaling: setup ## HRM against the transformer with more text and more parameters (two hours)
 	$(RUN) experiment=scaling $(ARGS)
+
+controls: setup ## The memories that verdicts rest on, where they must help: recall (25 minutes)
+	$(RUN) experiment=controls $(ARGS)
 
 weights: setup ## Eight trained HRMs, LSTMs and transformers by recipe=tuned, into weights/ (half an hour)
 	$(RUN) experiment.name=weights model=hrm,lstm,transformer recipe=tuned seed=42,43,44,45,46,47,48,49 $(ARGS)

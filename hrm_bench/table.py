@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pandas
 
-FIGURE = re.compile(r"\[?[-+±≈–] ?\d|\[?\d|–?$")  # how each cell of a column of figures begins
+FIGURE = re.compile(r"\[?[-+±≈–<] ?\d|\[?\d|–?$")  # how each cell of a column of figures begins
 
 
 class _Blank(string.Formatter):

@@ -34,6 +34,7 @@ NOISE = [-0.10, 0.06, -0.04, 0.09, 0.02, -0.07, 0.05, -0.01]  # by seed; its mea
 PAPER = next(paper for paper in PAPERS if "experiment reports" in paper.title)
 RECIPE = PAPER.published_recipe
 TUNED = {"name": "tuned", "budget": 800_000, "batch_size": 4, "learning_rate": 0.006, "distillation": 3.0}
+CLASSES = {"infini_hrm": "hrm_bench.models.infini_hrm.InfiniHRM"}  # of which a control has passed
 NOTHING = "No claim can be measured yet."
 
 
@@ -87,7 +88,7 @@ def record(model, perplexity, /, *, seed=42, memory="none", causal=True, experim
             "data": {"source": "wikitext2", "train_chars": 20_000, "validation_chars": 5_000}
             | settings.get("data", {}),
             "recipe": RECIPE | settings.get("recipe", {}),
-            "model": {"name": model, "causal": True} | settings.get("model", {}),
+            "model": {"name": model, "causal": True, "_target_": CLASSES.get(model, model)} | settings.get("model", {}),
             "memory": {"mode": "reset" if memory == "none" else memory},
             "seed": seed,
         },

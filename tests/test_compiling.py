@@ -25,6 +25,7 @@ def slow_steps(monkeypatch):
     monkeypatch.setattr(compiling, "_seconds_per_window", lambda _: 1.0)
 
 
+@can_compile
 def test_a_short_sweep_is_not_compiled_and_a_long_one_is(tmp_path, slow_steps):
     (short,) = compiling.decide(cells(tmp_path), tmp_path).values()
     assert not short.compiled
@@ -40,6 +41,7 @@ def test_what_is_gained_is_weighed_against_what_compiling_takes(tmp_path, monkey
     assert not decision.compiled  # 64 seconds of training
 
 
+@can_compile
 def test_a_decision_holds_for_the_folder_whatever_a_later_command_would_decide(tmp_path, slow_steps):
     compiling.decide(cells(tmp_path, *FEW), tmp_path, remembers=True)
     (later,) = cells(tmp_path, *LONG, seeds=(3,))
@@ -51,6 +53,7 @@ def test_a_decision_holds_for_the_folder_whatever_a_later_command_would_decide(t
     assert compiling.is_compiled(elsewhere)
 
 
+@can_compile
 def test_a_decision_holds_when_a_later_command_adds_another_architecture(tmp_path, slow_steps):
     compiling.decide(cells(tmp_path), tmp_path, remembers=True)
     later = [*cells(tmp_path, *LONG, seeds=(3,)), *cells(tmp_path, *LONG, "recipe.batch_size=3")]
@@ -90,6 +93,7 @@ def test_a_pytorch_that_keeps_too_little_compiled_code_is_named(tmp_path, slow_s
     )
 
 
+@can_compile
 def test_a_cache_that_cannot_be_written_is_named(tmp_path, slow_steps, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "file" / "cache"))

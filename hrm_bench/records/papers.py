@@ -149,11 +149,10 @@ class Paper:
         return {k: value for k, value in record["config"].get("recipe", {}).items() if k not in self.chosen_per_model}
 
 
-def _load() -> list[Paper]:
-    """Read every paper: from the installed package, or from beside it in a checkout."""
+def _folder() -> Path:
+    """Return the folder of the papers: in the installed package, or beside it in a checkout."""
     package = Path(__file__).resolve().parent.parent
-    folder = package / "papers" if (package / "papers").is_dir() else package.parent / "papers"
-    return [read_file(path) for path in sorted(folder.glob("*.yaml"))]
+    return package / "papers" if (package / "papers").is_dir() else package.parent / "papers"
 
 
 def read_file(path: Path) -> Paper:
@@ -270,7 +269,8 @@ def _range_faults(key: str, claim: Claim) -> Iterator[str]:
         yield f"{key}.range: low must be below high; write [{bounds[1]:g}, {bounds[0]:g}]"
 
 
-PAPERS = _load()
+FOLDER = _folder()
+PAPERS = [read_file(path) for path in sorted(FOLDER.glob("*.yaml"))]
 
 
 def published_figure(record: Record) -> float | None:

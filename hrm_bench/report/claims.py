@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import pandas
 
 from hrm_bench import crossed, intervals, statistics
+from hrm_bench.records import controls
 from hrm_bench.records.facts import (
     PLATEAU,
     PUBLISHED,
@@ -34,7 +35,8 @@ FINDING = (  # columns of verdicts.csv
     "all_estimate",  # over all runs, if some ended in another way
     "metric",  # what of a record is compared
     *("population", "articles"),  # whether the verdict is on one text or on articles in general, and their number
-    "short",  # of what there is too little to decide, whatever the number of seeds: articles, or empty
+    "short",  # of what there is too little to decide, whatever the number of seeds: articles, control, or empty
+    "control",  # of a claim about a memory: where this kind of memory has helped; empty if nowhere
     *("paper", "source", "where", "scope"),  # who made the claim, where in it, and what the cells do not show
 )
 Sides = list[dict[int, Record]]  # per variant of a claim: its records by seed
@@ -59,12 +61,13 @@ class Judged(NamedTuple):
 def judge(cells: pandas.DataFrame, papers: Sequence[Paper] | None = None) -> Judged:
     """Judge every claim, by default of all our papers; findings under the paper's own recipe come first."""
     findings, missing = [], []
+    known = [*controls.shipped(), *controls.measured(cells.record if len(cells) else [])]
     for paper in PAPERS if papers is None else papers:
         others = map(recipe_name, cells.record if len(cells) else [])
         for recipe in dict.fromkeys([PUBLISHED, *others]):
             for claim, place, sides in _searched(paper, cells, recipe):
                 if not isinstance(sides, str):
-                    findings.append(_finding(paper, claim, place, sides))
+                    findings.append(_finding(paper, claim, place, sides, known))
                 elif recipe == PUBLISHED and place["experiment"] not in paper.everywhere:
                     row = {"claim": claim.claim, "where": paper.place(claim), **place, "reason": sides}
                     missing.append(row | {"out_of_reach": out_of_reach(paper, claim)})
@@ -190,7 +193,28 @@ def _unit(claim: Claim) -> str:
     return metric(claim.metric).unit if claim.quantity == "level" else "%"
 
 
-def _finding(paper: Paper, claim: Claim, place: Mapping[str, str], sides: Sides) -> dict[str, Any]:
+def _control(claim: Claim, sides: Sides, known: Sequence[controls.Control]) -> str | None:
+    """Say where the memory has helped that a claim compares with none; empty if nowhere, None if it compares others."""
+    firsts = [next(iter(side.values())) for side in sides]
+    having = [record for record in firsts if record["memory"] != "none"]
+    if claim.quantity != "difference" or len(having) != 1:
+        return None
+    return str(controls.passed(known, having[0]) or "")
+
+
+def _says_no_gain(measured: intervals.Quantity, bounds: statistics.Bounds, verdict: str) -> bool:
+    """Whether a verdict says that a memory does not help: it is level, or it lacks a claimed gain and has no other."""
+    if verdict == "equivalent":
+        return True
+    if measured.low is None or measured.high is None or measured.low > 0 or measured.high < 0:
+        return False  # nothing is measured, or a harm or a gain is decided
+    claims_gain = bounds.high is not None and bounds.high <= 0
+    return verdict == "contradicted" if claims_gain else verdict == "reproduced"
+
+
+def _finding(
+    paper: Paper, claim: Claim, place: Mapping[str, str], sides: Sides, known: Sequence[controls.Control]
+) -> dict[str, Any]:
     outcomes, used = [], []
     for cell, side in zip(claim.cells, sides, strict=True):
         published, records = paper.published_run(claim, cell), [side[seed] for seed in sorted(side)]
@@ -213,6 +237,9 @@ def _finding(paper: Paper, claim: Claim, place: Mapping[str, str], sides: Sides)
         for c, side in zip(claim.cells, sides, strict=True)
     ]
     verdict = statistics.combined(statistics.verdict(measured, bounds), of_rates)
+    short, control = _short(claim, used, bounds, verdict), _control(claim, sides, known)
+    if control == "" and _says_no_gain(measured, bounds, verdict):
+        verdict, short = "undecided", "control"
     return {
         **{name: getattr(claim, name) for name in ("claim", "report", "published", "quantity", "measure", "figure")},
         **place,
@@ -224,7 +251,8 @@ def _finding(paper: Paper, claim: Claim, place: Mapping[str, str], sides: Sides)
         "verdict": verdict,
         "population": claim.population,
         "articles": len(article_titles(records[0])) if claim.population == "articles" else None,
-        "short": _short(claim, used, bounds, verdict),
+        "short": short,
+        "control": control or "",
         "departure": _departure(claim, sides, statistics.departure(measured, bounds)),
         "seeds_needed": _seeds_needed(
             measured, bounds, rates, max(len(side) / len(some) for some, side in zip(used, sides, strict=True))

@@ -31,7 +31,8 @@ def verdicts(judged: Judged) -> Table | None:
         some = next(group.itertuples())
         ends = [end for end in (some.range_low, some.range_high) if end is not None and math.isfinite(end)]
         bounds = [_bound(some, end) for end in ends]
-        row = {"claim": f"{claim}\nScope: {some.scope}" if some.scope else claim}
+        more = {"Scope": some.scope, "Control": some.control}
+        row = {"claim": "\n".join([claim, *(f"{name}: {text}" for name, text in more.items() if text)])}
         row["published"] = "\n".join(filter(None, [some.published, some.where]))
         row |= {"experiment": experiment, "measured": some.measure}
         row["accepted range"] = f"{' to '.join(bounds)} {some.unit}".rstrip()
@@ -78,6 +79,8 @@ def verdict_text(finding: Any) -> str:
     stuck = [o.label for o in finding.rates if not o.stays and verdict_on_rate(o.rate) == "contradicted"]
     if finding.verdict == "contradicted" and stuck:
         more = "; ".join(filter(None, [more, *(f"{label} stays on the plateau" for label in stuck)]))
+    elif finding.short == "control":
+        more = "no control passed"
     elif finding.verdict == "undecided" and finding.population == "articles" and runs >= MIN_SEEDS:
         more = "needs more articles, whatever the number of seeds" if finding.short else "needs more seeds"
     elif finding.verdict == "undecided" and finding.sd is None and runs >= MIN_SEEDS:

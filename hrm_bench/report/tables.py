@@ -83,6 +83,7 @@ def results(study: Study) -> Table | None:
             "left_rate": f"[{100 * v.left_rate_low:.0f}, {100 * v.left_rate_high:.0f}] %",
             "left": mean_sd(left),
             "difference": form.format(v.difference_mean, interval, v.difference_percent),
+            "p": None if v.p_holm is None else "<0.001" if v.p_holm < 0.0005 else f"{v.p_holm:.3f}",
         }
 
     scored = {

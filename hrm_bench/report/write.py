@@ -13,7 +13,7 @@ from hrm_bench.drawing import Plot, slug
 from hrm_bench.records import store
 from hrm_bench.records.papers import Paper
 from hrm_bench.records.schema import Record
-from hrm_bench.report import adaptation, articles, claims, plots, summaries, tables
+from hrm_bench.report import adaptation, articles, claims, memory, plots, summaries, tables
 from hrm_bench.report.answer import answers
 from hrm_bench.report.frame import RESULTS, Sweep
 from hrm_bench.report.plots import Plots
@@ -30,7 +30,7 @@ STUDY: Makers = {
     "Results": [tables.results, articles.articles, tables.baselines],
     "Curves and differences": [plots.learning, plots.differences, plots.position],
     "Scaling": [plots.scaling, tables.scaling],
-    "Memory": [plots.gate, plots.norm, tables.against_ngrams, tables.memory_use],
+    "Memory": [memory.memories, plots.gate, plots.norm, tables.against_ngrams, tables.memory_use],
     "Cost": [tables.cost],
     "Audits": [tables.leaks, tables.coverage],
     "Train again": [tables.commands],
