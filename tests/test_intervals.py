@@ -5,9 +5,10 @@ import statistics
 
 import numpy
 import pytest
+from made_up import record
 from scipy import stats
 
-from benchmarks import coverage, pairing
+from benchmarks import coverage, nulls, pairing
 from hrm_bench.intervals import MIN_SEEDS, difference, level, paired_difference, percent_difference, rate, sd, share
 from hrm_bench.records.schema import SCHEMA_VERSION
 
@@ -115,3 +116,21 @@ def test_the_measurement_of_pairing_finds_a_correlation_that_is_there():
     ((_, correlation, _, width),) = pairing.measure(records(noise[1]))
     assert abs(correlation) < 0.75
     assert width > 0.5
+
+
+def test_a_variant_is_compared_with_itself_by_the_halves_of_its_seeds():
+    def made(shift, spread=0.05):
+        noise = [0.3, -0.1, 0.2, -0.4, -0.3, 0.4, 0.1, -0.2]
+        return [
+            record("model=lstm", perplexity=12 + spread * more + shift * (seed >= 46), seed=seed)
+            for seed, more in zip(range(42, 50), noise, strict=True)
+        ]
+
+    (alike,) = nulls.measure(made(0))
+    assert (alike.seeds, alike.answer) == (4, "equivalent")
+    (apart,) = nulls.measure(made(2.0))  # the second half is another model under the same name
+    assert apart.answer == "different"
+    assert apart.percent == pytest.approx(-100 / 7, abs=0.2)
+    (twice,) = nulls.measure(made(0) + made(0))  # the same cells in two archives
+    assert twice == alike
+    assert not [*nulls.measure(made(0)[:7])]
