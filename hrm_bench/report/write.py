@@ -17,6 +17,7 @@ from hrm_bench.report import adaptation, articles, claims, memory, plots, summar
 from hrm_bench.report.answer import answers
 from hrm_bench.report.frame import RESULTS, Sweep
 from hrm_bench.report.plots import Plots
+from hrm_bench.report.reporting import paragraphs
 from hrm_bench.table import Table
 
 PAGE_FILE, PLOTS_FOLDER = "report.html", "plots"
@@ -107,6 +108,7 @@ def page(report: Report, folder: Path, side: Sequence[Table] = ()) -> list[Path]
     html = _template().render(
         sections=[part for part in shown if part.parts or part.anchor in {"verdicts", "cells"}],
         answers=[(study.name, answers(study)) for sweep in sweeps for study in sweep.studies],
+        reporting=[(study.name, paragraphs(study)) for sweep in sweeps for study in sweep.studies],
         rule=statistics,
         intervals=intervals,
         glossary=tables.TEXTS["glossary"],
