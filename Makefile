@@ -99,7 +99,7 @@ memory_chance: setup ## Does a carried memory ever gain what counting on gains? 
 scaling: setup ## HRM against the transformer with more text and more parameters (two hours)
 	$(RUN) experiment=scaling $(ARGS)
 
-controls: setup ## The memories that verdicts rest on, where they must help: recall (25 minutes)
+controls: setup ## The memories that verdicts rest on, where they must help: recall (a quarter of an hour)
 	$(RUN) experiment=controls $(ARGS)
 
 weights: setup ## Eight trained HRMs, LSTMs and transformers by recipe=tuned, into weights/ (half an hour)

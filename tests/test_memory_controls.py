@@ -3,9 +3,9 @@
 import math
 
 import pytest
+from claimed import cells, findings, shown, told
 from conftest import ROOT
 from made_up import record
-from test_claims import cells, findings, shown, told
 
 from hrm_bench.records import controls, papers, store
 from hrm_bench.records.facts import text_name
