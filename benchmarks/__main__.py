@@ -66,8 +66,13 @@ def faults(values: Mapping[str, Any]) -> Iterator[str]:
         for name in values[key].split(","):
             if name not in names:
                 yield f"{key}={name}: allowed are {allowed(names)}"
-    if "commit" in values["parts"].split(",") and values["against"] == "none":
+    parts, against = values["parts"].split(","), values["against"]
+    if "commit" in parts and against == "none":
         yield "parts=commit: compares with a commit; add against=COMMIT"
+    if against != "none" and not {"commit", "all"} & {*parts}:
+        yield f"against={against}: is of the part commit, which is not asked for; add it to parts"
+    if Path(values["out"]).is_file():
+        yield f"out={values['out']}: a file; give a folder"
 
 
 def parse(words: list[str]) -> tuple[list[str], Settings, Path]:

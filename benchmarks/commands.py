@@ -121,8 +121,11 @@ def python(*words: str, cwd: Path, root: Path = ROOT) -> tuple[float, str]:
     """
     started = time.perf_counter()
     command = [sys.executable, *words]
-    printed = subprocess.check_output(command, cwd=cwd, env=environment(root), text=True, timeout=TIMEOUT)
-    return time.perf_counter() - started, printed
+    pipe, variables = subprocess.PIPE, environment(root)
+    done = subprocess.run(
+        command, cwd=cwd, env=variables, text=True, timeout=TIMEOUT, check=True, stdout=pipe, stderr=pipe
+    )
+    return time.perf_counter() - started, done.stdout
 
 
 def until(happened: Callable[[], bool], *words: str, cwd: Path) -> float:

@@ -21,7 +21,13 @@ def measure(settings: Settings) -> Iterator[Row | str]:
     words = [*sweep_words(settings), f"seed={seeds}", "launcher=joblib"]
     rates: dict[str, list[float]] = {"this": [], other: []}
     with checked_out(other) as folder:
-        _run(words, folder), _run(words, ROOT)  # fills the caches of both
+        for root in (folder, ROOT):
+            try:
+                _run(words, root)  # fills its caches
+            except subprocess.CalledProcessError as error:
+                reason = (error.stderr or str(error)).strip().splitlines()[-1]
+                yield f"{other if root == folder else 'this commit'} does not train this sweep here: {reason}"
+                return
         for _ in range(settings.few_rounds):
             for name, root in (("this", ROOT), (other, folder)):
                 rates[name].append(3600 * settings.num_seeds / _run(words, root))

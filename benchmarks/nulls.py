@@ -1,8 +1,8 @@
-"""``python -m benchmarks.nulls [ARCHIVE ...]``: how often one variant is called different from itself.
+"""python -m benchmarks.nulls [ARCHIVE ...]: how often one variant is called different from itself.
 
 The seeds of each archived variant are halved, in their order, and the halves are compared as two variants are. Cells
 that stand in several archives count once, and a variant is the same in all of them. Runs on the plateau are left out,
-as in a comparison.
+as in a comparison. Without words, all archives in results/ are read.
 """
 
 from collections import Counter
@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from hrm_bench import cli
 from hrm_bench.comparison import compare
+from hrm_bench.errors import UsageError
 from hrm_bench.intervals import MIN_SEEDS, percent_difference, rate
 from hrm_bench.records import store
 from hrm_bench.records.facts import is_on_plateau, recipe_name
@@ -49,8 +50,14 @@ def main(words: list[str]) -> int:
     if {"-h", "--help"} & set(words):
         print(__doc__)
         return 0
+    for word in words:
+        path = Path(word)
+        if not word or not (path.is_dir() or path.suffix == store.ARCHIVE_SUFFIX):
+            raise UsageError(f"{word or 'an empty name'}: no archive (.jsonl), and no folder; give archives of records")
     paths = words or sorted(map(str, Path("results").glob("*.jsonl")))
     found = [*measure(record for path in paths for record in store.read_all(Path(path)))]
+    if not found:
+        raise UsageError(f"no variant has {2 * MIN_SEEDS} finished seeds off the plateau; give archives with more")
     print("| seeds of a half | comparisons | different | equivalent | undecided | median interval |")
     print("| ---: | ---: | ---: | ---: | ---: | ---: |")
     for seeds in sorted({null.seeds for null in found}):

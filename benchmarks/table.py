@@ -57,7 +57,9 @@ def figure(value: float) -> str:
 
 
 def spread(values: Quartiles) -> str:
-    """Return the median and the quartiles around it."""
+    """Return the median and the quartiles around it; without these if there was one round."""
+    if values.low == values.high:
+        return figure(values.median)
     return f"{figure(values.median)} [{figure(values.low)}, {figure(values.high)}]"
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hrm_bench import cli
+from hrm_bench.errors import UsageError
 from hrm_bench.records import archive
 
 KEYS = {
@@ -22,7 +23,7 @@ HELP = cli.Help(
         "unpack FILE FOLDER": "write them back; what is finished there is kept",
         "check FILE": "compute again what follows from each record's config and text; status 1 if anything differs",
         **cli.arguments(KEYS),
-        "weights FOLDER TARGET": "write the cells with their weights (safetensors) and a card into another folder",
+        "weights FOLDER TARGET": "write the causal cells with weights (safetensors) and a card into another folder",
     },
     example="pack multirun/recipes results/recipes.jsonl",
 )
@@ -34,6 +35,8 @@ def main(words: list[str]) -> int:
         return _check(Path(words[1]), cli.parse(words[2:], KEYS, _faults))
     if len(words) != 3 or words[0] not in ("pack", "unpack", "weights"):
         raise HELP.misuse(words)
+    if not all(words[1:]):
+        raise UsageError(f"{words[0]}: a name is empty; give both")
     source, target = map(Path, words[1:])
     if words[0] == "weights":
         return _give_weights(source, target)
@@ -51,10 +54,12 @@ def _give_weights(sweep: Path, target: Path) -> int:
     from hrm_bench.report.card import CARD_FILE, card
     from hrm_bench.report.frame import Sweep
 
-    number = release(sweep, target)
+    number, left_out = release(sweep, target)
     with store.replacing(target / CARD_FILE) as file:
         file.write(card(Sweep.of(store.read_all(target), path=target), target).encode())
     print(f"{number} cell{'s' * (number > 1)} with weights: {target}, described in {target / CARD_FILE}")
+    if left_out:
+        print(f"{left_out} left out: not causal")
     return 0
 
 

@@ -39,13 +39,14 @@ HELP = cli.Help(
 
 def main(words: list[str]) -> int:
     """Print the audits of an untrained or a trained model, or that of a foreign one; return 1 if it is not causal."""
-    if any(word.startswith(("module=", "hf=")) for word in words):
+    trained = any(word.startswith("run=") for word in words)
+    if not trained and any(word.startswith(("module=", "hf=")) for word in words):
         has_length = any(word.startswith("length=") for word in words)
         return _audit_foreign(cli.parse(words, FOREIGN, check=_faults), has_length=has_length)
     from hrm_bench.evidence.causality import is_causal, leak, windows_to_audit
     from hrm_bench.evidence.coverage import gradient_coverage
 
-    cfg, model = _trained(words) if any(word.startswith("run=") for word in words) else _untrained(words)
+    cfg, model = _trained(words) if trained else _untrained(words)
     measured = leak(model, num_windows=windows_to_audit(model, cfg.data.windows_per_sample))
     causal = is_causal(measured)
     print(
@@ -74,7 +75,11 @@ def _trained(words: list[str]) -> "tuple[DictConfig, CharLM]":
     from hrm_bench.config.compose import completed
     from hrm_bench.records import store
 
-    folder = Path(cli.parse(words, RUN)["run"])
+    if others := [word for word in words if not word.startswith("run=")]:
+        raise UsageError(
+            *(f"{word}: goes with a config's words or with module=..., not with run=FOLDER" for word in others)
+        )
+    folder = Path(cli.parse(words, RUN)["run"] or "nowhere")
     model = load_cell(folder, causal=False).eval()
     record = store.read(folder)
     assert record is not None  # or the model could not be loaded

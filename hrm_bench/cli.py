@@ -93,15 +93,21 @@ def parse(
     ``check`` returns the faults of values that are each of the right kind. Raises UsageError with one line per fault.
     """
     values = {name: key.default for name, key in keys.items() if key.default is not None}
-    faults = []
+    faults, given = [], set[str]()
     for word in words:
         name, equals, text = word.partition("=")
+        if equals and name in given:
+            faults.append(f"{name}: given twice; give it once")
+            continue
+        given.add(name)
         if not equals:
             faults.append(f"{word}: not understood; write key=value, and put a value with spaces in quotes")
         elif name not in keys:
             near = difflib.get_close_matches(name, keys, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             faults.append(f"{name}: no such key; allowed are {allowed(keys)}{hint}")
+        elif not text and keys[name].default == "":
+            faults.append(f"{word}: has no value; give one, or leave it out")
         else:
             try:
                 values[name] = keys[name].kind(text)

@@ -20,12 +20,12 @@ NO_PARTS = "none"
 KEYS = {
     "adapt": cli.Key(
         "show instead what the cells gain from the text that they have read so far, by these ways or some of them: a "
-        "cache of states, dynamic evaluation, n-gram counts, an output memory; writes adaptation.json and .md",
+        "cache of states, dynamic evaluation, n-gram counts, an output memory; adds to adaptation.json and .md",
         default=NO_PARTS,
         shown=",".join(PARTS),
     ),
     "memory_chars": cli.Key(
-        "unseen characters that an output memory learns on, besides the text of training",
+        "unseen characters that an output memory learns on; they follow those of training",
         int,
         default=200_000,
         at_least=2_100,
@@ -44,17 +44,22 @@ HELP = cli.Help(
 
 def main(words: list[str]) -> int:
     """Rescore all causal cells of a sweep, print the scores and write them."""
-    folders, options = [word for word in words if "=" not in word], [word for word in words if "=" in word]
-    if len(folders) != 1 or len(options) > len({word.partition("=")[0] for word in options}):
+    options = [word for word in words if "=" in word and not Path(word).exists()]
+    folders = [word for word in words if word not in options]
+    if len(folders) != 1:
         raise HELP.misuse(words)
     values = cli.parse(options, KEYS, _faults)
+    if "memory" not in _parts(values) and any(word.startswith("memory_chars=") for word in options):
+        raise UsageError("memory_chars: is of an output memory; add adapt=memory")
 
     from hrm_bench.records import store
     from hrm_bench.report import adaptation, summaries
     from hrm_bench.report.frame import Sweep
 
     folder = Path(folders[0])
-    records = [record for record in store.read_all(folder) if store.is_finished(record)] if folder.is_dir() else []
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder; give the folder of a sweep")
+    records = [record for record in store.read_all(folder) if store.is_finished(record)]
     causal = [variant for variant in Sweep.of(records).whole.variants.itertuples() if variant.causal] if records else []
     if not causal:
         raise UsageError(f"{folder}: no finished causal cells here; give the folder of a sweep")
@@ -104,13 +109,15 @@ def _rescore(folder: Path, variants: Sequence[Any]) -> Path:
 def _adapt(folder: Path, variants: Sequence[Any], parts: Sequence[str], memory_chars: int) -> Path:
     """Have the cells adapt while they read; return the file of their scores, which is written after every cell."""
     from hrm_bench.cells.reopen import reopen
-    from hrm_bench.evidence.adaptation import OWN_TEXT, UNSEEN, adapt, by_mixture
+    from hrm_bench.evidence.adaptation import OWN_TEXT, UNSEEN, adapt, by_mixture, joined
     from hrm_bench.evidence.articles import unseen
     from hrm_bench.records import store
+    from hrm_bench.records.extras import read_adaptation
     from hrm_bench.records.schema import ADAPTATION_FILE
 
     path = folder / ADAPTATION_FILE
     answers: list[Adaptation] = []
+    earlier = read_adaptation(folder)
     opened = [(variant.label, reopen(folder, list(variant.records.values()))) for variant in variants]
     groups = [_groups(label, cells, parts) for label, cells in opened]  # all faults come before the first cell is read
     learning = [
@@ -123,9 +130,11 @@ def _adapt(folder: Path, variants: Sequence[Any], parts: Sequence[str], memory_c
         mixtures: dict[int, list[Mixture]] = {}
         for seed, model in cells.models.items():
             mixtures[seed] = adapt(model, texts, parts, learning=learned, seed=seed, precision=cells.precision)
-            store.write_json(path, {"answers": answers + by_mixture(label, mixtures)})
+            if not earlier:  # else what is there stays until all seeds of a variant are done
+                store.write_json(path, {"answers": answers + by_mixture(label, mixtures)})
             print(f"{label}: seed {seed} is done", flush=True)
         answers += by_mixture(label, mixtures)
+        store.write_json(path, {"answers": joined(earlier, answers)})
     return path
 
 

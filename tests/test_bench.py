@@ -140,13 +140,15 @@ def test_a_part_that_breaks_off_is_named_and_the_others_go_on(tmp_path):
         ("quick=yes", "quick=yes: allowed are true, false"),
         ("seeds=0", "seeds=0: must be at least 1"),
         ("model=hrm", "model: no such key; .* did you mean models?"),
+        ("against=HEAD parts=steps", "against=HEAD: is of the part commit, which is not asked for; add it to parts"),
+        ("out=README.md", "out=README.md: a file; give a folder"),
         ("parts=commit", "parts=commit: compares with a commit; add against=COMMIT"),
         ("against=nowhere", "against=nowhere: this checkout has no such commit; git log --oneline lists them"),
     ],
 )
 def test_a_wrong_word_is_one_line(word, fault):
     with pytest.raises(UsageError, match=fault) as error:
-        bench.parse([word])
+        bench.parse(word.split())
     assert len(error.value.faults) == 1
 
 

@@ -73,11 +73,20 @@ def test_a_fault_in_a_case_is_one_line(tmp_path):
     assert re.fullmatch(r"hrm_bench: recipe\.budgt: no such key; .*did you mean recipe\.budget\?\n", done.stderr)
 
 
+def has_text(path):
+    """Whether an experiment names its text, itself or by the experiment that it begins with."""
+    defaults = OmegaConf.load(path).get("defaults", [])
+    begins_with = [
+        path.with_name(f"{entry}.yaml") for entry in defaults if isinstance(entry, str) and entry != "_self_"
+    ]
+    return any("override /data" in entry for entry in defaults) or any(map(has_text, begins_with))
+
+
 @pytest.mark.parametrize("path", sorted((conf_folder() / "experiment").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_case_of_an_experiment_composes_to_cells_of_its_own(path):
     content = OmegaConf.load(path)
     sweeper = content.get("hydra", {}).get("sweeper", {})
-    text = [] if any("override /data" in entry for entry in content.get("defaults", [])) else ["data=sample"]
+    text = [] if has_text(path) else ["data=sample"]
     params = [f"{key}={str(values).split(',')[0]}" for key, values in sweeper.get("params", {}).items()]
     cases = sweeper.get("cases", [[]])
     names = set()

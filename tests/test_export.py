@@ -50,6 +50,10 @@ def test_columns_are_chosen_and_ordered_by_their_headings(capsys):
         (["table=results", "columns=model,modeel"], "columns=modeel: no such choice; .* did you mean model"),
         (["table=results", "format=tex"], "format=tex: no such format; allowed are csv, latex, markdown"),
         (["format=latex"], "format=latex: is of one table; add table=NAME, such as table=results"),
+        (["table=results", "columns=model,,memory"], "columns: an empty name between commas; leave it out"),
+        (["table=results", "columns=model, model"], "columns: model is given twice"),
+        (["table=results", "table=baselines"], "table: given twice; give it once"),
+        (["table="], "table=: has no value; give one, or leave it out"),
         (["columns=model"], "columns=model: is of one table; add table=NAME"),
     ],
 )
@@ -98,6 +102,14 @@ def test_latex_compiles_and_no_line_is_too_wide(tmp_path, capsys, name):
     done = subprocess.run(words, capture_output=True, text=True, check=False, errors="replace")
     assert done.returncode == 0, done.stdout[-2000:]
     assert "Missing character" not in done.stdout
+
+
+def test_a_heading_with_a_comma_is_quoted_and_offered_so(capsys):
+    assert printed(capsys, "table=cost", 'columns=variant,"state, numbers per lane"').startswith(
+        'variant,"state, numbers'
+    )
+    with pytest.raises(UsageError, match=r'allowed are .*"state, numbers per lane"'):
+        report.main([str(RECIPES), "table=cost", "columns=state"])
 
 
 def test_latex_has_as_many_cells_in_each_row_as_the_table_has_columns(capsys):

@@ -9,6 +9,7 @@ from made_up import record
 from scipy import stats
 
 from benchmarks import coverage, nulls, pairing
+from hrm_bench.errors import UsageError
 from hrm_bench.intervals import MIN_SEEDS, difference, level, paired_difference, percent_difference, rate, sd, share
 from hrm_bench.records.schema import SCHEMA_VERSION
 
@@ -116,6 +117,20 @@ def test_the_measurement_of_pairing_finds_a_correlation_that_is_there():
     ((_, correlation, _, width),) = pairing.measure(records(noise[1]))
     assert abs(correlation) < 0.75
     assert width > 0.5
+
+
+@pytest.mark.parametrize(
+    ("word", "fault"),
+    [("foo=bar", "foo=bar: no archive"), ("", "an empty name: no archive"), ("README.md", "README.md: no archive")],
+)
+def test_nulls_of_no_archive_are_refused(word, fault):
+    with pytest.raises(UsageError, match=fault):
+        nulls.main([word])
+
+
+def test_nulls_of_too_few_seeds_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="no variant has 8 finished seeds off the plateau"):
+        nulls.main([str(tmp_path)])
 
 
 def test_a_variant_is_compared_with_itself_by_the_halves_of_its_seeds():

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shlex
 import shutil
 from pathlib import Path
 
@@ -35,7 +36,9 @@ def sweep(tmp_path_factory):
 @pytest.fixture
 def released(sweep, tmp_path, capsys):
     assert archive.main(["weights", str(sweep), str(tmp_path / "given")]) == 0
-    assert capsys.readouterr().out.startswith(f"1 cell with weights: {tmp_path / 'given'}, described in ")
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"1 cell with weights: {tmp_path / 'given'}, described in ")
+    assert printed.endswith("1 left out: not causal\n")
     (folder,) = (path.parent for path in (tmp_path / "given").glob("*/record.json"))
     return folder
 
@@ -90,13 +93,50 @@ def test_a_release_is_written_again_but_never_over_other_scores(sweep, released)
 
 
 def test_what_cannot_be_given_away_is_one_line(sweep, tmp_path):
-    with pytest.raises(UsageError, match="nowhere: no finished causal cells here"):
+    with pytest.raises(UsageError, match="nowhere: no such folder; give the folder of a sweep"):
         archive.main(["weights", str(tmp_path / "nowhere"), str(tmp_path / "given")])
     copy = shutil.copytree(sweep, tmp_path / "copy")
     next(copy.glob("infini_hrm-*/best.ckpt")).unlink()
     with pytest.raises(UsageError, match=r"infini_hrm-.* has no best\.ckpt"):
         archive.main(["weights", str(copy), str(tmp_path / "given")])
     assert not (tmp_path / "given").exists()
+
+
+def test_a_target_is_never_mixed_with_anything_else(sweep, tmp_path, monkeypatch):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "README.md").write_text("mine")
+    with pytest.raises(UsageError, match=r"README\.md: is there already, and no card of weights; give another folder"):
+        archive.main(["weights", str(sweep), str(other)])
+    assert (other / "README.md").read_text() == "mine"
+    shutil.copytree(CELLS[0], tmp_path / "given" / CELLS[0].name)
+    with pytest.raises(UsageError, match=f"has other cells, such as {CELLS[0].name}"):
+        archive.main(["weights", str(sweep), str(tmp_path / "given")])
+    for target in (other / "README.md", other / "README.md" / "below"):
+        with pytest.raises(UsageError, match="a file, or in one; give a folder"):
+            archive.main(["weights", str(sweep), str(target)])
+    monkeypatch.chdir(other)
+    with pytest.raises(UsageError, match="weights: a name is empty; give both"):
+        archive.main(["weights", str(sweep), ""])
+
+
+def test_the_commands_of_a_card_can_be_typed_whatever_the_folders_name(sweep, tmp_path):
+    target = tmp_path / "with a space=1"
+    assert archive.main(["weights", str(sweep), str(target)]) == 0
+    commands = [
+        line.split("hrm_bench.")[1] for line in (target / "README.md").read_text().splitlines() if "-m hrm_" in line
+    ]
+    words = [shlex.split(command) for command in commands if command.startswith(("generate", "evaluate", "audit"))]
+    assert [len(some) for some in words] == [3, 2, 2]
+    assert load_cell(words[0][1].removeprefix("run=")).vocabulary_size == 97
+    assert words[1][1] == str(target)
+
+
+def test_a_trained_cell_is_audited_by_itself(released):
+    with pytest.raises(UsageError) as refused:
+        audit.main([f"run={released}", "length=8", "module=a:b"])
+    assert [fault.partition(":")[0] for fault in refused.value.faults] == ["length=8", "module=a"]
+    assert "not with run=FOLDER" in refused.value.faults[0]
 
 
 @pytest.mark.parametrize("content", [b"", b"no tensors", None])

@@ -101,12 +101,13 @@ def _is_path(cfg: DictConfig, key: str) -> bool:
     return key == "path" or cfg.data.vocabulary not in schema.VOCABULARIES
 
 
-def load_cell(folder: Path, *, causal: bool = True) -> CharLM:
+def load_cell(folder: str | Path, *, causal: bool = True) -> CharLM:
     """Return the model of a finished cell with its best weights, on the CPU.
 
     Raises UsageError if the cell is not finished, or if a file is missing, damaged or of another version; and, unless
     ``causal`` is false, if the model is not causal.
     """
+    folder = Path(folder)
     if not folder.is_dir():
         raise UsageError(f"run={folder}: no such folder; give the folder of a finished cell")
     record = store.read(folder)

@@ -183,6 +183,19 @@ def by_mixture(variant: str, mixtures: Mapping[int, Sequence[Mixture]]) -> list[
     ]
 
 
+def joined(earlier: Sequence[Adaptation], answers: Sequence[Adaptation]) -> list[Adaptation]:
+    """Return answers, and those of earlier commands about other mixtures of the same seeds or about other variants."""
+    seeds = {answer["variant"]: answer["seeds"] for answer in answers}
+    new = [(answer["variant"], answer["predictors"]) for answer in answers]
+    kept = [
+        answer
+        for answer in earlier
+        if (answer["variant"], answer["predictors"]) not in new
+        and seeds.get(answer["variant"], answer["seeds"]) == answer["seeds"]
+    ]
+    return sorted([*kept, *answers], key=lambda answer: answer["variant"])
+
+
 def weights(given: Tensor) -> Tensor:
     """Return the weights of the mixture that gives the characters the largest probability: (K,) of (K, T)."""
     chosen = given.new_full((len(given),), 1 / len(given))

@@ -129,9 +129,10 @@ def unseen(data: DictConfig, corpus: Corpus, characters: int) -> Samples:
     train = "" if data.task is not None else "".join(next(iter(Request.of(data).splits())))
     start = len(train) if data.train_chars is None else data.train_chars
     if len(train) < start + characters:
+        rest = max(0, len(train) - start)
         raise UsageError(
-            f"memory_chars={characters}: {max(0, len(train) - start):,} characters of the training split follow those "
-            "that the cells were trained on; give fewer, or train with a smaller data.train_chars"
+            f"memory_chars={characters}: {rest:,} characters of the training split follow those that the cells were "
+            f"trained on; try memory_chars={rest}, or train with a smaller data.train_chars"
         )
     text = Text.read([train[start : start + characters]], corpus.vocabulary)
     return Samples("train", text, window=data.window, windows_per_sample=data.windows_per_sample)

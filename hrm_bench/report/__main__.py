@@ -17,8 +17,10 @@ PATH = (
     "several are also shown together, each against the first, in multirun/; default: all in multirun/"
 )
 KEYS = {
-    "table": cli.Key("print one table of the page, and write nothing", default="", shown="NAME"),
-    "columns": cli.Key("of that table; default: all", default="", shown="NAME,NAME"),
+    "table": cli.Key(
+        "print one table of the page, and write nothing; a wrong name lists them", default="", shown="NAME"
+    ),
+    "columns": cli.Key("of that table; one with a comma in double quotes; default: all", default="", shown="NAME,NAME"),
     "format": cli.Key("of that table: csv (default), latex (needs booktabs) or markdown", default="", shown="FORMAT"),
 }
 HELP = cli.Help(
@@ -77,6 +79,8 @@ def _faults(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _read(path: Path, name: str) -> Sweep:
+    if path.is_file() and path.suffix != store.ARCHIVE_SUFFIX:
+        raise UsageError(f"{path}: no archive (.jsonl), and no folder; give the folder of a sweep, or an archive")
     if not path.exists():
         raise UsageError(f"{path}: no such folder; give the folder of a sweep, or an archive (.jsonl)")
     records = list(store.read_all(path))

@@ -61,8 +61,12 @@ def single(report: Report, side: Sequence[Table], *, name: str, form: str, colum
 
 def _of_columns(shown: Sequence[tuple[str, Table]], names: Sequence[str]) -> list[tuple[str, Table]]:
     """Return tables with those of these columns that they have. Raises UsageError for a column that none has."""
+    names = [name.strip() for name in names]
     known = dict.fromkeys(column for _, table in shown for column in table.data)
-    faults = [choices(f"columns={name}", name, known) for name in names if name not in known]
+    quoted = {name: f'"{name}"' if "," in name else name for name in known}
+    faults = [choices(f"columns={name}", name, quoted.values()) for name in names if name and name not in known]
+    faults += [f"columns: {name} is given twice" for name in dict.fromkeys(names) if names.count(name) > 1]
+    faults += ["columns: an empty name between commas; leave it out"] * ("" in names)
     if faults:
         raise UsageError(*faults)
     return [
@@ -99,7 +103,7 @@ def latex(table: Table, heading: str = "", label: str = "") -> str:
             return rf"{{\raggedright {breakable}\par}}"
         return _stacked(lines, looks[column])
 
-    headings = [_stacked([*map(escaped, textwrap.wrap(column, HEADING))], looks[column]) for column in table.data]
+    headings = [_stacked([*map(escaped, _wrapped(column))], looks[column]) for column in table.data]
     rows = [map(cell, table.data, cells) for cells in table.data.itertuples(index=False)]
     top, *body = [" & ".join(row) + r" \\" for row in (headings, *rows)]
     sentences = filter(None, (heading, table.title, table.caption))
@@ -114,9 +118,13 @@ def latex(table: Table, heading: str = "", label: str = "") -> str:
     )
 
 
+def _wrapped(heading: str) -> list[str]:
+    return textwrap.wrap(heading, HEADING, break_long_words=False, break_on_hyphens=False)
+
+
 def _looks(table: Table) -> dict[str, str]:
     """Return how each column is aligned: l, r, or p with a share of the line, if the table is wider than a line."""
-    texts = {name: [*textwrap.wrap(name, HEADING), *"\n".join(table.data[name]).split("\n")] for name in table.data}
+    texts = {name: [*_wrapped(name), *"\n".join(table.data[name]).split("\n")] for name in table.data}
     widths = {name: max(map(len, lines)) for name, lines in texts.items()}
     broken = [name for name in table.words if widths[name] > SHORT] if sum(widths.values()) > LINE else []
     rest = 0.95 - sum(width + 2 for name, width in widths.items() if name not in broken) / LINE
