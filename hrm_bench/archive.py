@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hrm_bench import cli
-from hrm_bench.errors import UsageError
+from hrm_bench.errors import UsageError, choices
 from hrm_bench.records import archive
 
 KEYS = {
@@ -15,6 +15,7 @@ KEYS = {
     "seed": cli.Key("of the draw; 0: another one each time", int, default=0, at_least=0),
     "trust": cli.Key("true: import classes that are not of hrm_bench", default="false"),
 }
+ACTIONS = ("pack", "unpack", "check", "weights")
 HELP = cli.Help(
     name="archive",
     words="pack FOLDER FILE | unpack FILE FOLDER | check FILE [key=value ...] | weights FOLDER TARGET",
@@ -30,7 +31,9 @@ HELP = cli.Help(
 
 
 def main(words: list[str]) -> int:
-    """Pack, unpack or check, and print how many files, or what is wrong."""
+    """Pack, unpack, check or give weights away, and print how many files, or what is wrong."""
+    if words and words[0] not in ACTIONS:
+        raise UsageError(choices(words[0], words[0], ACTIONS))
     if len(words) >= 2 and words[0] == "check":
         return _check(Path(words[1]), cli.parse(words[2:], KEYS, _faults))
     if len(words) != 3 or words[0] not in ("pack", "unpack", "weights"):

@@ -122,7 +122,12 @@ def test_the_command_packs_unpacks_and_tells_faults_in_a_line(packed, tmp_path):
         assert (done.returncode, done.stdout.strip()) == (0, message)
     assert (tmp_path / "again.jsonl").read_bytes() == file.read_bytes()
     for words, message in (
-        (("send", "a", "b"), "send a b: not understood; type python -m hrm_bench.archive pack FOLDER FILE | "),
+        (("send", "a", "b"), "send: no such choice; allowed are pack, unpack, check, weights"),
+        (
+            ("weight", "a", "b"),
+            "weight: no such choice; allowed are pack, unpack, check, weights; did you mean weights?",
+        ),
+        (("pack", "a"), "pack a: not understood; type python -m hrm_bench.archive pack FOLDER FILE | "),
         (("unpack", "nothing.jsonl", "b"), "nothing.jsonl: cannot be read (No such file or directory)"),
         (("pack", "nothing", "b"), "nothing: no finished cells here"),
         (("unpack", "theirs", file), "theirs: cannot be read (Is a directory); give a file"),
