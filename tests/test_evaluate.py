@@ -120,7 +120,9 @@ def test_the_answers_are_kept_as_json_and_as_a_table(sweep, asked):
 
 @pytest.mark.parametrize("words", [[], ["one", "two"], ["nowhere"]])
 def test_what_is_no_sweep_is_refused(words):
-    with pytest.raises(UsageError, match=r"type python -m hrm_bench\.evaluate FOLDER|no finished causal cells"):
+    with pytest.raises(
+        UsageError, match=r"type python -m hrm_bench\.evaluate FOLDER|no (finished causal cells|such folder)"
+    ):
         evaluate.main(words)
 
 
