@@ -102,7 +102,7 @@ scaling: setup ## HRM against the transformer with more text and more parameters
 controls: setup ## The memories that verdicts rest on, where they must help: recall (a quarter of an hour)
 	$(RUN) experiment=controls $(ARGS)
 
-weights: setup ## Eight trained HRMs, LSTMs and transformers by recipe=tuned, into weights/ (half an hour)
+weights: setup ## Eight trained HRMs, LSTMs and transformers by recipe=tuned, into weights/ (20 minutes)
 	$(RUN) experiment.name=weights model=hrm,lstm,transformer recipe=tuned seed=42,43,44,45,46,47,48,49 $(ARGS)
 	$(BIN)/python -m hrm_bench.archive weights multirun/weights weights
 

@@ -55,17 +55,17 @@ def main(words: list[str]) -> int:
         if not word or not (path.is_dir() or path.suffix == store.ARCHIVE_SUFFIX):
             raise UsageError(f"{word or 'an empty name'}: no archive (.jsonl), and no folder; give archives of records")
     paths = words or sorted(map(str, Path("results").glob("*.jsonl")))
-    found = [*measure(record for path in paths for record in store.read_all(Path(path)))]
-    if not found:
+    nulls = [*measure(record for path in paths for record in store.read_all(Path(path)))]
+    if not nulls:
         raise UsageError(f"no variant has {2 * MIN_SEEDS} finished seeds off the plateau; give archives with more")
     print("| seeds of a half | comparisons | different | equivalent | undecided | median interval |")
     print("| ---: | ---: | ---: | ---: | ---: | ---: |")
-    for seeds in sorted({null.seeds for null in found}):
-        some = [null for null in found if null.seeds == seeds]
+    for seeds in sorted({null.seeds for null in nulls}):
+        some = [null for null in nulls if null.seeds == seeds]
         answers, widths = Counter(null.answer for null in some), sorted(null.width for null in some)
         shown = " | ".join(str(answers[answer]) for answer in ("different", "equivalent", "undecided"))
         print(f"| {seeds} | {len(some)} | {shown} | ±{widths[len(widths) // 2]:.1f} % |")
-    different = rate(sum(null.answer == "different" for null in found), len(found))
+    different = rate(sum(null.answer == "different" for null in nulls), len(nulls))
     interval = f"[{100 * different.low:.1f}, {100 * different.high:.1f}] %"
     print(f"\n{different.number} of {different.runs} are called different: {interval}, where 5 % are expected.")
     return 0

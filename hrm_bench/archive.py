@@ -56,11 +56,12 @@ def _give_weights(sweep: Path, target: Path) -> int:
     from hrm_bench.records import store
     from hrm_bench.report.card import CARD_FILE, card
     from hrm_bench.report.frame import Sweep
+    from hrm_bench.table import count
 
     number, left_out = release(sweep, target)
     with store.replacing(target / CARD_FILE) as file:
         file.write(card(Sweep.of(store.read_all(target), path=target), target).encode())
-    print(f"{number} cell{'s' * (number > 1)} with weights: {target}, described in {target / CARD_FILE}")
+    print(f"{count(number, 'cell')} with weights: {target}, described in {target / CARD_FILE}")
     if left_out:
         print(f"{left_out} left out: not causal")
     return 0

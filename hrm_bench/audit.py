@@ -79,7 +79,7 @@ def _trained(words: list[str]) -> "tuple[DictConfig, CharLM]":
         raise UsageError(
             *(f"{word}: goes with a config's words or with module=..., not with run=FOLDER" for word in others)
         )
-    folder = Path(cli.parse(words, RUN)["run"] or "nowhere")
+    folder = Path(cli.parse(words, RUN)["run"])
     model = load_cell(folder, causal=False).eval()
     record = store.read(folder)
     assert record is not None  # or the model could not be loaded

@@ -106,7 +106,7 @@ def parse(
             near = difflib.get_close_matches(name, keys, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             faults.append(f"{name}: no such key; allowed are {allowed(keys)}{hint}")
-        elif not text and keys[name].default == "":
+        elif not text and not keys[name].default:
             faults.append(f"{word}: has no value; give one, or leave it out")
         else:
             try:

@@ -150,7 +150,7 @@ def _groups(label: str, cells: "Reopened", parts: Sequence[str]) -> "dict[str, G
     counts = None
     if "counts" in parts:
         if not cells.ngrams_are_affordable:
-            rest = ",".join(part for part in PARTS[:-1] if part in parts) or PARTS[0]
+            rest = ",".join(part for part in parts if part != "counts") or PARTS[0]
             raise UsageError(
                 f"adapt=counts: {label} has {len(train.indices):,} training characters, and at most {MOST_COUNTED:,} "
                 f"can be counted; type adapt={rest}"

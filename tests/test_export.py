@@ -84,7 +84,7 @@ def test_signs_are_shown_as_they_are(text, latex):
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
 @pytest.mark.parametrize("name", ["results", "verdicts", "memory_use", "cost", "commands"])
-def test_latex_compiles_and_no_line_is_too_wide(tmp_path, capsys, name):
+def test_latex_compiles_and_no_character_is_missing(tmp_path, capsys, name):
     packages = "\n".join(rf"\usepackage{{{name}}}" for name in ("booktabs", "textcomp"))
     body = printed(capsys, f"table={name}", "format=latex")
     if name == "results":

@@ -19,6 +19,8 @@ from hrm_bench.cells.run import run_cell
 from hrm_bench.errors import UsageError
 from hrm_bench.evidence.reading import read
 from hrm_bench.records import store
+from hrm_bench.report.card import card
+from hrm_bench.report.frame import Sweep
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "weights"
 CELLS = sorted(path.parent for path in EXAMPLES.glob("*/record.json"))
@@ -147,6 +149,12 @@ def test_damaged_weights_are_one_line(released, content):
     with pytest.raises(UsageError, match=r"weights\.safetensors: cannot be read, or not by this version") as error:
         load_cell(released)
     assert len(error.value.faults) == 1
+
+
+def test_the_card_among_the_examples_is_that_of_today(monkeypatch):
+    monkeypatch.chdir(EXAMPLES.parents[1])
+    folder = Path("examples/weights")
+    assert (folder / "README.md").read_text() == card(Sweep.of(store.read_all(folder), path=folder), folder)
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name.partition("-")[0])

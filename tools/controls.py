@@ -9,9 +9,10 @@ from hrm_bench.records import controls, store
 
 def main(path: Path) -> None:
     """Replace the controls that the report knows by those of an archive or a sweep's folder."""
-    found = [control._asdict() for control in controls.measured(store.read_all(path))]
-    controls.FILE.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(f"{sum(control['low'] > controls.LEAST for control in found)} of {len(found)} memories pass: {controls.FILE}")
+    measured = controls.measured(store.read_all(path))
+    text = json.dumps([control._asdict() for control in measured], indent=1)
+    controls.FILE.write_text(f"{text}\n", encoding="utf-8")
+    print(f"{sum(control.passes for control in measured)} of {len(measured)} memories pass: {controls.FILE}")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from hrm_bench.intervals import MIN_SEEDS, difference
-from hrm_bench.records.facts import same_text, text_name
-from hrm_bench.report.frame import Study
+from hrm_bench.records.facts import text_name
+from hrm_bench.report.frame import Study, by_text
 from hrm_bench.statistics import holm
 from hrm_bench.table import count
 
@@ -15,13 +15,7 @@ MOST_NAMES = 4
 
 def answers(study: Study) -> list[str]:
     """Return one answer per text; only causal variants whose seeds all left the plateau are compared."""
-    groups: list[list[Any]] = []
-    for v in (v for v in study.variants.itertuples() if v.causal):
-        group = next((some for some in groups if same_text(some[0].first, v.first)), None)
-        if group is None:
-            groups.append([v])
-        else:
-            group.append(v)
+    groups = by_text(v for v in study.variants.itertuples() if v.causal)
     starts = [f"On {text_name(group[0].first['config']['data'])}: " if len(groups) > 1 else "" for group in groups]
     return [start + _answer(group) for start, group in zip(starts, groups, strict=True)] or ["No variant is causal."]
 

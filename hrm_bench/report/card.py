@@ -37,7 +37,7 @@ Each folder is one cell of a sweep: `weights.safetensors` has the weights of the
 
 - A model of this size that has read this much writes words that look right and sentences that say nothing.
 - Perplexities are per character. None compares with a perplexity per word or of another text.
-- Scores repeat to the bit on one machine and to about 1e-5 on another.
+- Scores repeat to the bit on one machine. Another one rounds differently.
 """
 
 

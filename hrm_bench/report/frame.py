@@ -74,6 +74,18 @@ class Sweep:
         return cls(called, records, whole, studies, *extras)
 
 
+def by_text(variants: Iterable[Any]) -> list[list[Any]]:
+    """Group variants by the text that they were trained on, in their order."""
+    groups: list[list[Any]] = []
+    for v in variants:
+        group = next((some for some in groups if same_text(some[0].first, v.first)), None)
+        if group is None:
+            groups.append([v])
+        else:
+            group.append(v)
+    return groups
+
+
 def variants(records: Sequence[Record], baselines: Mapping[str, Mapping[str, Any]] = NONE) -> pandas.DataFrame:
     """Return one row per variant of finished records: the columns of RESULTS, and
 

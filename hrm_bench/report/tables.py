@@ -40,8 +40,8 @@ FEWEST_LENGTHS = 3  # that tell a curve from a line between two points
 
 def table(name: str, rows: Iterable[Mapping[str, Any]], **values: Any) -> Table | None:
     """Make the table that texts.yaml describes under this name; None if no column but the first has anything."""
-    made = make_table(TEXTS[name], rows, **values)
-    return made and made._replace(name=name)
+    shown = make_table(TEXTS[name], rows, **values)
+    return shown and shown._replace(name=name)
 
 
 def difference_text(compared: Difference | None) -> str:

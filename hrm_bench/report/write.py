@@ -16,8 +16,8 @@ from hrm_bench.records.schema import Record
 from hrm_bench.report import adaptation, articles, claims, memory, plots, summaries, tables
 from hrm_bench.report.answer import answers
 from hrm_bench.report.frame import RESULTS, Sweep
+from hrm_bench.report.how_to_report import paragraphs
 from hrm_bench.report.plots import Plots
-from hrm_bench.report.reporting import paragraphs
 from hrm_bench.table import Table
 
 PAGE_FILE, PLOTS_FOLDER = "report.html", "plots"

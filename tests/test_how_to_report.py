@@ -7,7 +7,7 @@ from made_up import record
 
 from hrm_bench.records import store
 from hrm_bench.report.frame import Sweep
-from hrm_bench.report.reporting import paragraphs
+from hrm_bench.report.how_to_report import paragraphs
 
 SEEDS = (42, 43, 44, 45)
 

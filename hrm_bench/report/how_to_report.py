@@ -5,19 +5,16 @@ from typing import Any
 
 from hrm_bench import crossed
 from hrm_bench.intervals import sd
-from hrm_bench.records.facts import SPLITS, article_nats, article_titles, recipe_name, same_text, text_name
+from hrm_bench.records.facts import SPLITS, article_nats, article_titles, recipe_name, text_name
 from hrm_bench.records.schema import Record
-from hrm_bench.report.frame import Study
+from hrm_bench.report.frame import Study, by_text
 from hrm_bench.table import count
 
 
 def paragraphs(study: Study) -> list[str]:
     """Return one paragraph per text of a study."""
-    groups: list[list[Any]] = []
-    for v in study.variants.sort_values("rank", na_position="last").itertuples():
-        group = next((some for some in groups if same_text(some[0].first, v.first)), None)
-        groups.append([v]) if group is None else group.append(v)
-    return [_paragraph(group, study) for group in groups]
+    ranked = study.variants.sort_values("rank", na_position="last")
+    return [_paragraph(group, study) for group in by_text(ranked.itertuples())]
 
 
 def _paragraph(group: Sequence[Any], study: Study) -> str:
@@ -74,10 +71,10 @@ def _held_out(compared: Sequence[Any], study: Study) -> str:
         sides = [[*some.values()] for some in (v.records, study.variants.records[v.baseline])]
         nats, (titles, *others) = [article_nats(side) for side in sides], [article_titles(side[0]) for side in sides]
         if all(nats) and [titles] == others:
-            found = crossed.percent_difference(*nats)
-            if found.over_both is not None:
-                low, high = found.over_both
-                parts.append(f"{v.label} {found.estimate:+.1f} % [{low:+.1f}, {high:+.1f}]")
+            difference = crossed.percent_difference(*nats)
+            if difference.over_both is not None:
+                low, high = difference.over_both
+                parts.append(f"{v.label} {difference.estimate:+.1f} % [{low:+.1f}, {high:+.1f}]")
     if not parts:
         return ""
     return (
